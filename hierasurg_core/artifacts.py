@@ -1,0 +1,232 @@
+"""What is on disk: files and folders that are either whole or absent, JSON, digests, free space.
+
+Owns how anything is written. It knows no format but JSON and refuses to leave a half-written file under
+its final name: a writer gets a temporary path beside the target, which takes the target's place only when
+the writer is done. Hidden names that end in `.partial` (before the suffix) are such temporary paths; one
+that outlives a killed process is never read and may be deleted.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from hierasurg_core.errors import DataError, ResourceError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HARDLY_ANYTHING = 64 * 1024  # bytes free on a disk that is as good as full
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Generator[Path, None, None]:
+    """Lets a writer fill a temporary file that becomes `path` when the block ends without an error.
+
+    The temporary path lies in the same folder and has the same suffix; it does not exist yet. The target's
+    folder has to exist (see `ensure_writable_folder`).
+
+    Raises:
+        ResourceError: The disk is full, or the folder may not be written. Any other error of the block
+            passes through. In every case the temporary file is gone and an older `path` is untouched.
+
+    Example:
+        >>> with atomic_file(Path("samples/0000.json")) as part:
+        ...     part.write_text("{}")
+    """
+    part = _temporary_name(path)
+    try:
+        yield part
+        _fsync(part)
+        os.replace(part, path)
+        _fsync(path.parent)
+    except BaseException as error:
+        resource_error = _as_resource_error(error, path, part)
+        part.unlink(missing_ok=True)
+        if resource_error is not None:
+            raise resource_error from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Generator[Path, None, None]:
+    """Lets a writer fill a new folder that becomes `path` when the block ends without an error.
+
+    A folder that is already at `path` is replaced as a whole: it is moved aside, and moved back if the new
+    one cannot take its place.
+
+    Raises:
+        ResourceError: As `atomic_file`; the temporary folder is gone and an older `path` is untouched.
+    """
+    part = _temporary_name(path)
+    try:
+        part.mkdir()
+        yield part
+        for folder, _, names in os.walk(part):
+            for name in names:
+                _fsync(Path(folder, name))
+            _fsync(Path(folder))
+        _replace_folder(part, path)
+        _fsync(path.parent)
+    except BaseException as error:
+        resource_error = _as_resource_error(error, path, part)
+        shutil.rmtree(part, ignore_errors=True)
+        if resource_error is not None:
+            raise resource_error from error
+        raise
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes `obj` as indented UTF-8 JSON, atomically; paths become text.
+
+    Raises:
+        ResourceError: As `atomic_file`.
+        ValueError: `obj` holds NaN or infinity, which JSON cannot say.
+        TypeError: `obj` holds what JSON has no form for.
+    """
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False, default=_path_as_text)
+    with atomic_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        DataError: The file is missing, unreadable or no JSON; the message names it and the place.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no JSON: it is not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        DataError: The file is missing or unreadable.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def ensure_writable_folder(path: Path) -> None:
+    """Makes the folder and its parents where they are missing, and tries to write into it.
+
+    Raises:
+        ResourceError: It cannot be made (a file is in the way, no permission, disk full) or written.
+    """
+    probe = _temporary_name(path / "probe")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except FileExistsError as error:
+        raise ResourceError(f"cannot write to {path}: it is a file; choose another folder") from error
+    except NotADirectoryError as error:
+        raise ResourceError(
+            f"cannot make the folder {path}: part of its path is a file; choose another folder"
+        ) from error
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write to the folder {path}: {error.strerror}; free the disk or choose another folder"
+        ) from error
+
+
+def check_free_space(folder: Path, bytes_needed: int, what: str) -> None:
+    """Refuses work whose result will not fit; `folder` need not exist yet.
+
+    Args:
+        folder: Where the result goes.
+        bytes_needed: How large it will be.
+        what: What it is, for the message ("16 samples").
+
+    Raises:
+        ResourceError: Less than that is free.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < bytes_needed:
+        raise ResourceError(
+            f"{what} need {_megabytes(bytes_needed)} in {folder}, but only {_megabytes(free)} are free; "
+            "free the disk or choose another folder"
+        )
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
+
+
+def _replace_folder(part: Path, path: Path) -> None:
+    if not path.exists():
+        os.replace(part, path)
+        return
+    aside = _temporary_name(path)
+    os.replace(path, aside)
+    try:
+        os.replace(part, path)
+    except BaseException:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _as_resource_error(error: BaseException, path: Path, part: Path) -> ResourceError | None:
+    """Tells whether a failed write is the disk's fault; asked while the temporary file still exists.
+
+    Libraries that write in C++ or Rust report a full disk as a plain RuntimeError or an error of their own,
+    so a disk that is full at this moment counts too.
+    """
+    if not isinstance(error, Exception):
+        return None
+    code = error.errno if isinstance(error, OSError) else None
+    full = code in _FULL or "No space left on device" in str(error)
+    if full or shutil.disk_usage(path.parent).free < _HARDLY_ANYTHING:
+        return ResourceError(f"cannot write {path}: the disk is full; free some space and run it again")
+    if isinstance(error, OSError) and code in _DENIED and _concerns(error.filename, path, part):
+        return ResourceError(f"cannot write {path}: {error.strerror}; choose another folder")
+    return None
+
+
+def _concerns(filename: object, path: Path, part: Path) -> bool:
+    """An error about a file that the block only reads is none of ours."""
+    if filename is None:
+        return True
+    touched = Path(os.fsdecode(filename)) if isinstance(filename, (str, bytes)) else None
+    return touched is not None and (touched in (path, path.parent) or touched.is_relative_to(part))
+
+
+def _path_as_text(value: object) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
