@@ -1,0 +1,108 @@
+"""Videos and single frames through the CogVideoX VAE.
+
+Owns: axes, the scaling factor, batching of frames that are coded alone, and the flat copy of a VAE that
+codes them three times as fast.
+Refuses: padding to 4k + 1 frames (the caller's), tiling (call the VAE's `enable_tiling` before).
+
+Letters: B batch, F frames, C channels, H W pixels, h w latent sides. Pixels are in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from hierasurg_core.models.backbone import AutoencoderKLCogVideoX, CogVideoXCausalConv3d
+
+_SAFE_CONV_BYTES = 2 * 1024**3
+_FRAMES_AT_ONCE = 8
+
+
+def encode_video(
+    vae: AutoencoderKLCogVideoX,
+    video_BCFHW: torch.Tensor,
+    sample: bool = False,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Return scaled latents (B, (F - 1) / 4 + 1, 16, H / 8, W / 8) of a video of 4k + 1 frames.
+
+    Args:
+        vae: of any width.
+        video_BCFHW: RGB in [-1, 1].
+        sample: draw from the posterior instead of taking its mode.
+        generator: of the draw.
+
+    Raises:
+        ValueError: frames or sides that the VAE can't halve evenly.
+    """
+    frames, height, width = video_BCFHW.shape[2:]
+    if frames % 4 != 1 or height % 8 or width % 8:
+        raise ValueError(
+            f"video of {frames} frames at {height}x{width}: frames must be 4k + 1, sides divisible by 8"
+        )
+    posterior = vae.encode(video_BCFHW.to(vae.dtype), return_dict=False)[0]
+    latents_BCFhw = posterior.sample(generator) if sample else posterior.mode()
+    return latents_BCFhw.transpose(1, 2) * vae.config["scaling_factor"]
+
+
+def decode_video(vae: AutoencoderKLCogVideoX, latents_BFChw: torch.Tensor) -> torch.Tensor:
+    """Return the video (B, 3, 4 (F - 1) + 1, 8 h, 8 w) of scaled latents; not clamped to [-1, 1]."""
+    latents_BCFhw = latents_BFChw.transpose(1, 2).to(vae.dtype) / vae.config["scaling_factor"]
+    return vae.decode(latents_BCFhw, return_dict=False)[0]
+
+
+def encode_frames(
+    vae: AutoencoderKLCogVideoX,
+    frames_BFCHW: torch.Tensor,
+    sample: bool = False,
+    generator: torch.Generator | None = None,
+    frames_at_once: int | None = None,
+) -> torch.Tensor:
+    """Return scaled latents (B, F, 16, H / 8, W / 8) with each frame encoded alone.
+
+    ``frames_at_once`` bounds memory; the result doesn't depend on it (but a draw's order does).
+    """
+    flat = frames_BFCHW.flatten(0, 1).unsqueeze(2)
+    step = frames_at_once or _frames_that_fit(vae, *frames_BFCHW.shape[-2:])
+    parts = [encode_video(vae, part, sample, generator) for part in flat.split(step)]
+    return torch.cat(parts).squeeze(1).unflatten(0, frames_BFCHW.shape[:2])
+
+
+def decode_frames(
+    vae: AutoencoderKLCogVideoX, latents_BFChw: torch.Tensor, frames_at_once: int | None = None
+) -> torch.Tensor:
+    """Return frames (B, F, 3, 8 h, 8 w) of scaled latents that were encoded each alone."""
+    height, width = (8 * side for side in latents_BFChw.shape[-2:])
+    flat = latents_BFChw.flatten(0, 1).unsqueeze(1)
+    step = frames_at_once or _frames_that_fit(vae, height, width)
+    parts = [decode_video(vae, part).squeeze(2) for part in flat.split(step)]
+    return torch.cat(parts).unflatten(0, latents_BFChw.shape[:2])
+
+
+@torch.no_grad()
+def single_frame_vae(vae: AutoencoderKLCogVideoX) -> AutoencoderKLCogVideoX:
+    """Return a frozen copy that gives the same results for single frames at a third of the work.
+
+    Before its first frame a causal convolution sees that frame repeated, so for a frame alone the kernel's
+    time axis may be summed. Only `encode_frames` and `decode_frames` may be called with the copy.
+    """
+    flat = copy.deepcopy(vae).requires_grad_(False)
+    for module in flat.modules():
+        if isinstance(module, CogVideoXCausalConv3d) and module.pad_mode != "replicate":
+            kernel = module.conv.weight.sum(dim=2, keepdim=True)
+            module.conv.weight = torch.nn.Parameter(kernel, requires_grad=False)
+            module.conv.kernel_size = (1, *module.conv.kernel_size[1:])
+            module.time_kernel_size, module.time_pad = 1, 0
+    return flat
+
+
+def _frames_that_fit(vae: AutoencoderKLCogVideoX, height: int, width: int) -> int:
+    """Return how many single frames a batch may hold.
+
+    Above 2 GiB (counted as two bytes a value) diffusers' safe convolution splits the time axis, of which a
+    single frame has none to spare: three values, a kernel of three. The widest full-size layer decides.
+    """
+    channels = max(vae.config["block_out_channels"][:2])
+    bytes_a_frame = 2 * 3 * channels * height * width
+    return max(1, min(_FRAMES_AT_ONCE, _SAFE_CONV_BYTES // bytes_a_frame))
