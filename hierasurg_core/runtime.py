@@ -1,0 +1,195 @@
+"""Device, number type, seeds and ranks: the only module that asks torch.cuda and torch.distributed.
+
+Everything else takes a `torch.device`, a `torch.dtype` or a `torch.Generator` as an argument. It refuses to
+fall back: a device that was asked for by name and is not there is an error, never a silent CPU run.
+"""
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from hierasurg_core.errors import ResourceError, UsageError
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """Turns a device's name into a device that exists.
+
+    Args:
+        name: "auto" (the GPU of this rank if there is one, else the CPU), "cpu", "cuda" (the same GPU),
+            "cuda:N" or "mps".
+
+    Raises:
+        UsageError: No such name.
+        ResourceError: The device is not on this machine.
+    """
+    if name == "auto":
+        return resolve_device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ResourceError("device mps is not available on this machine; use --device cpu")
+        return device
+    if device.type != "cuda":
+        raise UsageError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps")
+    if not torch.cuda.is_available():
+        raise ResourceError(f"device {name} is not available: torch finds no GPU here; use --device cpu")
+    index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+    count = torch.cuda.device_count()
+    if index >= count:
+        raise ResourceError(
+            f"device cuda:{index} is not available: this machine has {count} GPUs, from cuda:0"
+        )
+    return torch.device("cuda", index)
+
+
+def select_device(device: torch.device) -> None:
+    """Makes `device` the one that libraries use which ask for "the current GPU"; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Turns "auto", "bf16", "fp16" or "fp32" into a dtype; "auto" is bf16 on a GPU and fp32 elsewhere.
+
+    Raises:
+        UsageError: No such name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise UsageError(f"unknown dtype {name!r}: use auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def make_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Returns a generator on `device` that starts at `seed`.
+
+    A generator on the CPU draws the same numbers on every machine; one on a GPU only on GPUs.
+    """
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the global generators of Python, numpy and torch (CPU and every GPU)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries below draw from numpy's global generator
+    torch.manual_seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Returns the state of the global generators (Python, numpy, torch, this GPU) as values JSON can hold."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [name, [int(key) for key in keys], position, has_gauss, cached],
+        "torch": generator_state(torch.default_generator),
+    }
+    if device.type == "cuda":
+        state["cuda"] = _as_hex(torch.cuda.get_rng_state(device))
+    return state
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Puts the global generators back to what `random_state` returned; a GPU's only where both have one."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    restore_generator(torch.default_generator, state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(_from_hex(state["cuda"]), device)
+
+
+def generator_state(generator: torch.Generator) -> str:
+    """Returns a generator's state as hexadecimal text."""
+    return _as_hex(generator.get_state())
+
+
+def restore_generator(generator: torch.Generator, state: str) -> None:
+    """Puts a generator back to what `generator_state` returned for one on the same kind of device.
+
+    Raises:
+        UsageError: The state is one of another kind of device.
+    """
+    try:
+        generator.set_state(_from_hex(state))
+    except RuntimeError as error:
+        raise UsageError(
+            f"cannot continue on {generator.device}: the random state was saved on another kind of device; "
+            "resume on the device it was started on"
+        ) from error
+
+
+def rank() -> int:
+    """This process's number among those that work together; 0 when it is alone."""
+    return torch.distributed.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """How many processes work together; 1 when this one is alone."""
+    return torch.distributed.get_world_size() if is_distributed() else 1
+
+
+def is_distributed() -> bool:
+    """Tells whether a process group is up."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def memory_in_use(device: torch.device) -> dict[str, int]:
+    """Returns bytes of GPU memory: allocated now, reserved, and the peak allocated; empty on a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "memory_allocated": torch.cuda.memory_allocated(device),
+        "memory_reserved": torch.cuda.memory_reserved(device),
+        "memory_peak": torch.cuda.max_memory_allocated(device),
+    }
+
+
+def expect_fixed_shapes(device: torch.device) -> None:
+    """Lets cuDNN try its convolutions once for each shape, which pays where all steps have equal shapes."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def _as_hex(state: torch.Tensor) -> str:
+    return state.cpu().numpy().tobytes().hex()
+
+
+def _from_hex(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+@contextlib.contextmanager
+def process_group(device_name: str = "auto") -> Iterator[torch.device]:
+    """Joins the process group that a launcher prepared, for the time of the block; alone without one.
+
+    Args:
+        device_name: As for `resolve_device`.
+
+    Yields:
+        This rank's device.
+    """
+    device = resolve_device(device_name)
+    select_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or is_distributed():
+        yield device
+        return
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        torch.distributed.destroy_process_group()

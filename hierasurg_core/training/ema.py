@@ -1,0 +1,67 @@
+"""The exponential moving average of a model's parameters, in float32.
+
+Buffers (batch norms' running statistics) are averages already; the averaged model uses the live ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hierasurg_core.errors import WeightsError
+
+
+class Ema:
+    """Shadow parameters that follow a model's."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Starts at the model's present parameters."""
+        self._names = [name for name, _ in model.named_parameters()]
+        self._shadow = [parameter.data.float().clone() for parameter in model.parameters()]
+        self._model, self._decay = model, decay
+
+    def decay_at(self, step: int) -> float:
+        """Returns the decay of update `step` = 1, 2, ...: min(decay, step / (step + 9)).
+
+        It grows from 0.1, so that the first parameters, which are mostly noise, are soon forgotten.
+        """
+        return min(self._decay, step / (step + 9))
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Moves each shadow to decay * shadow + (1 - decay) * parameter, after step 1, 2, ..."""
+        live = [parameter.data.float() for parameter in self._model.parameters()]
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            self._shadow, live, 1 - self.decay_at(step)
+        )
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Lets the model have the averaged parameters within the block; no number is copied."""
+        parameters = list(self._model.parameters())
+        live = [parameter.data for parameter in parameters]
+        try:
+            for parameter, shadow in zip(parameters, self._shadow, strict=True):
+                parameter.data = shadow
+            yield
+        finally:
+            for parameter, tensor in zip(parameters, live, strict=True):
+                parameter.data = tensor
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over averaged parameters by name; names that are no parameter (buffers) are passed over.
+
+        Raises:
+            WeightsError: A parameter is missing or has another shape.
+        """
+        for name, shadow in zip(self._names, self._shadow, strict=True):
+            if name not in tensors or tensors[name].shape != shadow.shape:
+                raise WeightsError(
+                    f"the averaged weights of the checkpoint do not fit the model at {name}; "
+                    "it belongs to another model"
+                )
+            shadow.copy_(tensors[name])

@@ -1,0 +1,162 @@
+"""The seam between the one trainer and the two models: what is predicted from a batch, and what it should be.
+
+Owns the objective (reference-model.md section 3, "Objective and sampling") and how conditions become input
+channels. It knows neither optimiser nor files. B clips, F latent frames, C latent channels, H W latent rows
+and columns, T diffusion times.
+
+The published loss is mean((x0' - x0)^2 / (1 - a_t)), with a_t = alpha_bar of time t and x0' =
+sqrt(a_t) x_t - sqrt(1 - a_t) v'. As x0 = sqrt(a_t) x_t - sqrt(1 - a_t) v for the true velocity
+v = sqrt(a_t) noise - sqrt(1 - a_t) x0, the difference x0' - x0 is -sqrt(1 - a_t) (v' - v), and the loss is
+exactly mean((v' - v)^2). That form is computed here: it divides by nothing, so it neither magnifies rounding
+near t = 0, where the weight is about 400, nor minds the a_999 = 0 of a zero terminal signal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hierasurg_core.errors import DataError
+from hierasurg_core.training.batch import Batch
+from hierasurg_core.training.draws import Draws
+
+
+class VelocityModel(Protocol):
+    """How both transformers are called; returns the velocity (B, F, C, H, W)."""
+
+    def __call__(
+        self,
+        latents_BFCHW: Tensor,
+        timesteps_B: Tensor,
+        phase_BF: Tensor | None = None,
+        triplet_BF: Tensor | None = None,
+        maps_BFHW: Tensor | None = None,
+    ) -> Tensor:
+        """Predicts the velocity of noisy latents with their condition channels."""
+        ...
+
+
+class Stage(Protocol):
+    """One of the two trainings.
+
+    Attributes:
+        name: "s2m" or "m2v"; checkpoints carry it.
+        inputs: How many latents the model's input channels hold side by side.
+    """
+
+    @property
+    def name(self) -> str:
+        """Returns "s2m" or "m2v"."""
+        ...
+
+    @property
+    def inputs(self) -> int:
+        """Returns how many latents lie side by side in the model's input channels."""
+        ...
+
+    def prediction_and_target(
+        self, model: VelocityModel, batch: Batch, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """Runs the model on a noised batch.
+
+        Returns:
+            The predicted velocity, of whatever float type the model gives, and the true one, float32; both
+            (B, F, C, H, W).
+
+        Raises:
+            DataError: The batch lacks what the stage needs.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class S2MStage:
+    """Phase and triplet to panoptic maps.
+
+    Input channels: noisy map latents, first map, first photo (the latter two zero from the second frame).
+
+    Attributes:
+        alpha_bar_T: The scheduler's `alphas_cumprod`; best on the training device.
+    """
+
+    alpha_bar_T: Tensor
+    name: str = "s2m"
+    inputs: int = 3
+
+    def prediction_and_target(
+        self, model: VelocityModel, batch: Batch, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """Predicts the maps' velocity; see `Stage`."""
+        if batch.first_map_B1CHW is None or batch.phase_BF is None or batch.triplet_BF is None:
+            raise DataError("S2M's training needs first_map_B1CHW, phase_BF and triplet_BF in each batch")
+        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
+        frames = noisy.shape[1]
+        channels = torch.cat(
+            [noisy, pad_frames(batch.first_map_B1CHW, frames), pad_frames(batch.first_frame_B1CHW, frames)],
+            dim=2,
+        )
+        return model(channels, time_B, phase_BF=batch.phase_BF, triplet_BF=batch.triplet_BF), target
+
+
+@dataclass(frozen=True)
+class M2VStage:
+    """Panoptic maps to video; the hierarchical variant also sees phase and triplet.
+
+    Input channels: noisy video latents, first photo (zero from the second latent frame). The photo's noise
+    belongs to the batch, see `Batch.first_frame_B1CHW`.
+
+    Attributes:
+        alpha_bar_T: The scheduler's `alphas_cumprod`; best on the training device.
+        hierarchical: Whether the model takes phase and triplet; each batch must have them then.
+    """
+
+    alpha_bar_T: Tensor
+    hierarchical: bool = False
+    name: str = "m2v"
+    inputs: int = 2
+
+    def prediction_and_target(
+        self, model: VelocityModel, batch: Batch, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """Predicts the video's velocity; see `Stage`."""
+        maps = batch.levels_BFHW()
+        if maps is None:
+            raise DataError("M2V's training needs maps_BFHW in each batch")
+        phase, triplet = (batch.phase_BF, batch.triplet_BF) if self.hierarchical else (None, None)
+        if self.hierarchical and (phase is None or triplet is None):
+            raise DataError("hierarchical M2V's training needs phase_BF and triplet_BF in each batch")
+        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
+        channels = torch.cat([noisy, pad_frames(batch.first_frame_B1CHW, noisy.shape[1])], dim=2)
+        return model(channels, time_B, phase_BF=phase, triplet_BF=triplet, maps_BFHW=maps), target
+
+
+def add_noise(clean_BFCHW: Tensor, alpha_bar_T: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """Noises latents at a uniformly drawn time each, in float32.
+
+    Returns:
+        The noisy latents, the velocity that a perfect model predicts for them, and the times (B,).
+    """
+    clean = clean_BFCHW.float()
+    time_B = draws.integers(alpha_bar_T.numel(), (clean.shape[0],))
+    noise = draws.normal(tuple(clean.shape))
+    signal, blur = _amounts(alpha_bar_T, time_B)
+    return signal * clean + blur * noise, signal * noise - blur * clean, time_B
+
+
+def pad_frames(first_B1CHW: Tensor, frames: int) -> Tensor:
+    """Extends a first frame's latents with zeros to (B, frames, C, H, W), float32."""
+    padding = (0, 0) * 3 + (0, frames - 1)
+    return torch.nn.functional.pad(first_B1CHW.float(), padding)
+
+
+def _amounts(alpha_bar_T: Tensor, time_B: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(a_t) and sqrt(1 - a_t), (B, 1, 1, 1, 1), float32; the roots are taken in double precision."""
+    alpha_bar = alpha_bar_T.double()
+    signal_T, blur_T = alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+    return (
+        signal_T.to(time_B.device)[time_B].view(-1, 1, 1, 1, 1),
+        blur_T.to(time_B.device)[time_B].view(-1, 1, 1, 1, 1),
+    )

@@ -1,0 +1,335 @@
+"""The one training loop. It owns no model: a `Stage` says what is predicted, a `BatchSource` brings data.
+
+It owns the order of things: resume, learning rate, accumulation, clipping, averaging, metrics, checkpoints,
+and when to stop. Nothing in a step waits for the GPU; only log lines do. accelerate brings mixed precision
+and data parallelism. B clips of a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
+from torch import nn
+
+from hierasurg_core.artifacts import check_free_space, ensure_writable_folder
+from hierasurg_core.config import TrainConfig, to_dict
+from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.models import CogVideoXStack
+from hierasurg_core.progress import Progress
+from hierasurg_core.runtime import (
+    expect_fixed_shapes,
+    is_distributed,
+    make_generator,
+    memory_in_use,
+    resolve_device,
+    seed_everything,
+    select_device,
+)
+from hierasurg_core.training.batch import Batch
+from hierasurg_core.training.checkpoint import (
+    RunState,
+    bytes_needed,
+    choose_checkpoint,
+    load_checkpoint,
+    prune,
+    save_checkpoint,
+    trained_parameters,
+    write_finished,
+)
+from hierasurg_core.training.draws import Draws
+from hierasurg_core.training.ema import Ema
+from hierasurg_core.training.interrupt import StopRequest
+from hierasurg_core.training.metrics import MetricsFile, Window
+from hierasurg_core.training.source import BatchSource
+from hierasurg_core.training.stages import Stage
+
+_NAMED = 8  # clips that an error names
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a session of training ended.
+
+    Attributes:
+        step: Optimiser steps done, earlier sessions counted.
+        finished: Whether that is all of them.
+        checkpoint: Where the run stands on disk.
+        model: The finished model's folder; None while unfinished.
+        loss: Mean loss since the last log line but one; None if no step was left to do.
+        seconds: Time of all sessions spent on steps.
+    """
+
+    step: int
+    finished: bool
+    checkpoint: Path
+    model: Path | None
+    loss: float | None
+    seconds: float
+
+
+def train(
+    model: CogVideoXStack,
+    stage: Stage,
+    batches: BatchSource,
+    config: TrainConfig,
+    out: Path,
+    progress: Progress,
+) -> TrainResult:
+    """Trains `model` in place until `config.steps`, and leaves checkpoints and a finished model in `out`.
+
+    Called again with the same arguments it goes on from the last checkpoint, to the bit as if it had never
+    stopped (on a CPU; GPUs add up in an order of their own). SIGTERM or Ctrl-C ends the step, writes a
+    checkpoint and stops. With several processes, all call this; they stop together at log lines.
+
+    Args:
+        model: An `S2MTransformer3DModel` or `M2VTransformer3DModel`; it is made float32.
+        stage: Fits the model.
+        batches: This rank's batches; `config.batch` is theirs to obey.
+        config: The run.
+        out: The run's folder, made if missing (see `checkpoint` for what is in it).
+        progress: Told of each step.
+
+    Returns:
+        Where the run stands. Unfinished only after `config.max_seconds`.
+
+    Raises:
+        UsageError: Options that contradict each other or the device.
+        DataError: A loss or gradient is not finite (the message names step and clips; no checkpoint is
+            written after it), or the data does not fit the stage or the checkpoint.
+        WeightsError: The model or the checkpoint does not fit the stage.
+        ResourceError: No such device, or no room on the disk.
+        KeyboardInterrupt: SIGTERM or SIGINT came; the run is saved.
+    """
+    began = time.monotonic()
+    device = resolve_device(config.device)
+    _check(model, stage, config, device)
+    resumed = choose_checkpoint(out, config.resume)
+    ensure_writable_folder(out)
+    check_free_space(
+        out, bytes_needed(model, ema=config.ema is not None, keep=config.keep), "the checkpoints"
+    )
+    with _accelerated(model, config, device) as accelerator:
+        state, wrapped = _set_up(model, stage, batches, config, accelerator)
+        if resumed is not None:
+            load_checkpoint(state, resumed)
+            progress.note(f"going on from {resumed}")
+        progress.start(f"train {stage.name}", config.steps, "steps")
+        progress.advance(min(state.step, config.steps))
+        with StopRequest() as stop:
+            return _Session(state, wrapped, stage, config, out, progress, stop, began, resumed).run()
+
+
+@dataclass
+class _Session:
+    """The loop's surroundings; `run` is the loop."""
+
+    state: RunState
+    wrapped: nn.Module
+    stage: Stage
+    config: TrainConfig
+    out: Path
+    progress: Progress
+    stop: StopRequest
+    began: float
+    saved: Path | None
+    loss: float | None = None
+
+    def run(self) -> TrainResult:
+        state, config = self.state, self.config
+        accelerator = state.accelerator
+        parameters = [parameter for _, parameter in trained_parameters(state.model)]
+        draws = Draws(state.generator, accelerator.process_index, accelerator.num_processes)
+        metrics = MetricsFile(self.out / "metrics.jsonl", state.step) if accelerator.is_main_process else None
+        if accelerator.is_main_process:
+            prune(self.out, config.keep)
+        window = Window(gradients_may_overflow=config.precision == "fp16")
+        stream = iter(state.batches)
+        with contextlib.closing(metrics) if metrics else contextlib.nullcontext():
+            while state.step < config.steps:
+                rate = learning_rate(state.step + 1, config)
+                for group in state.optimizer.param_groups:
+                    group["lr"] = rate
+                losses, ids = [], []
+                for micro in range(config.accumulate):
+                    batch = self._next(stream, window)
+                    if config.condition_dropout > 0:
+                        dropped_B = draws.uniform((len(batch),)) < config.condition_dropout
+                        batch = batch.without_conditions(dropped_B)
+                    with self._gradients_shared(last=micro + 1 == config.accumulate):
+                        prediction, target = self.stage.prediction_and_target(self.wrapped, batch, draws)
+                        losses_B = (prediction.float() - target).square().flatten(1).mean(1)
+                        accelerator.backward(losses_B.mean() / config.accumulate)
+                    losses.append(losses_B.detach())
+                    ids.extend(batch.ids)
+                norm = accelerator.clip_grad_norm_(parameters, config.grad_clip)
+                assert norm is not None, "accelerate knows the norm of everything but DeepSpeed's gradients"
+                state.optimizer.step()
+                state.optimizer.zero_grad()
+                state.step += 1
+                if state.ema is not None:
+                    state.ema.update(state.step)
+                window.add(state.step, ids, torch.cat(losses), norm)
+                self.progress.advance()
+
+                due = state.step % config.checkpoint_every == 0 or state.step == config.steps
+                look = due or state.step % config.log_every == 0
+                stopping = self._stopping(look)
+                if look or stopping:
+                    self._report(window, metrics, rate)
+                if due or stopping:
+                    self._save(window)
+                if stopping and state.step < config.steps:
+                    break
+        return self._end()
+
+    def _next(self, stream: Iterator[Batch], window: Window) -> Batch:
+        asked = time.perf_counter()
+        batch = next(stream, None)
+        if batch is None:
+            raise DataError(f"the data ended at step {self.state.step + 1}; a source of batches never ends")
+        batch = batch.to(self.state.accelerator.device)
+        window.waited(time.perf_counter() - asked)
+        return batch
+
+    def _gradients_shared(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """Only the last backward pass of a step sends gradients to the other ranks."""
+        return contextlib.nullcontext() if last else self.state.accelerator.no_sync(self.wrapped)
+
+    def _stopping(self, look: bool) -> bool:
+        """Whether to stop after this step; several ranks ask each other, at log lines alone."""
+        seconds = self.config.max_seconds
+        own = self.stop.requested or (seconds is not None and time.monotonic() - self.began >= seconds)
+        if self.state.accelerator.num_processes == 1:
+            return own
+        return look and any(gather_object([own]))
+
+    def _report(self, window: Window, metrics: MetricsFile | None, rate: float) -> None:
+        """Writes a log line over the steps since the last, and refuses to go on with NaN or Inf."""
+        state = self.state
+        reports = gather_object([window.close()])
+        bad = sorted((r.bad for r in reports if r.bad), key=lambda b: (b.step, b.what != "loss"))
+        if bad:
+            more = len(bad[0].ids) - _NAMED
+            clips = ", ".join(bad[0].ids[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+            last = f"go on from {self.saved}" if self.saved else "start again"
+            raise DataError(
+                f"step {bad[0].step}: the {bad[0].what} is not finite for the clips {clips}; look at them, "
+                f"or {last} with a lower learning rate (now {rate:g})"
+            )
+        own, clips = reports[0], sum(report.clips for report in reports)
+        self.loss = sum(report.loss_sum for report in reports) / clips
+        state.seconds += own.seconds
+        if metrics is not None:
+            metrics.write(
+                {
+                    "step": state.step,
+                    "loss": self.loss,
+                    "lr": rate,
+                    "grad_norm": own.grad_norm if math.isfinite(own.grad_norm) else None,
+                    "samples_per_s": clips / own.seconds,
+                    "step_s": own.seconds / own.steps,
+                    "data_wait_s": max(report.data_wait for report in reports) / own.steps,
+                    "seconds": state.seconds,
+                    **memory_in_use(state.accelerator.device),
+                }
+            )
+
+    def _save(self, window: Window) -> None:
+        self.saved = save_checkpoint(self.state, self.out, to_dict(self.config))
+        if self.state.accelerator.is_main_process:
+            prune(self.out, self.config.keep)
+        loss = "" if self.loss is None else f" loss {self.loss:.4g},"
+        self.progress.note(f"step {self.state.step}:{loss} saved {self.saved}")
+        window.restart_clock()
+
+    def _end(self) -> TrainResult:
+        state, config = self.state, self.config
+        finished = state.step >= config.steps
+        if self.stop.requested and not finished:
+            self.progress.note(f"stopped at step {state.step}; the same command goes on from there")
+            raise KeyboardInterrupt
+        assert self.saved is not None
+        model = self.out / "transformer" if finished else None
+        if finished and state.accelerator.is_main_process:
+            write_finished(state, self.out, self.saved, to_dict(config))
+        state.accelerator.wait_for_everyone()
+        return TrainResult(state.step, finished, self.saved, model, self.loss, state.seconds)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Returns the rate of optimiser step 1, 2, ...: a straight rise, then flat or half a cosine.
+
+    A function of the step alone, so a resumed run needs no schedule's state. The cosine ends at 0 with the
+    last step.
+    """
+    if step <= config.warmup:
+        return config.lr * step / config.warmup
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _check(model: CogVideoXStack, stage: Stage, config: TrainConfig, device: torch.device) -> None:
+    if config.precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 trains on a GPU only; use bf16 or fp32 on a CPU")
+    inputs, outputs = model.config["in_channels"], model.config["out_channels"]
+    if inputs != stage.inputs * outputs:
+        raise WeightsError(
+            f"the model takes {inputs} channels, but {stage.name} has {stage.inputs} x {outputs}; "
+            "it is a model of the other stage"
+        )
+
+
+@contextlib.contextmanager
+def _accelerated(model: CogVideoXStack, config: TrainConfig, device: torch.device) -> Iterator[Accelerator]:
+    """Sets accelerate up for one run; its process-wide state and its marks on the model end with it."""
+    select_device(device)
+    expect_fixed_shapes(device)
+    AcceleratorState._reset_state(reset_partial_state=not is_distributed())
+    precision = "no" if config.precision == "fp32" else config.precision
+    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    try:
+        yield accelerator
+    finally:
+        for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            vars(model).pop(mark, None)
+        accelerator.free_memory()
+
+
+def _set_up(
+    model: CogVideoXStack, stage: Stage, batches: BatchSource, config: TrainConfig, accelerator: Accelerator
+) -> tuple[RunState, nn.Module]:
+    device = accelerator.device
+    seed_everything(config.seed + accelerator.process_index)
+    model.float().to(device).train()
+    if accelerator.num_processes > 1 and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    else:
+        model.disable_gradient_checkpointing()
+    if config.compile:
+        for block in model.transformer_blocks:
+            block.compile()
+    optimizer = torch.optim.AdamW(
+        [parameter for _, parameter in trained_parameters(model)],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    generator = make_generator(config.seed, device)
+    ema = None if config.ema is None else Ema(model, config.ema)
+    return RunState(stage.name, model, prepared, accelerator, generator, batches, ema), wrapped

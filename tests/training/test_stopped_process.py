@@ -1,0 +1,71 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import ALPHA_BAR_T, config, s2m, source
+
+from hierasurg_core.progress import SilentProgress
+from hierasurg_core.training import S2MStage, train
+from hierasurg_core.training.checkpoint import WEIGHTS, checkpoints, read_state
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "tiny_training.py"), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], line: str, times: int = 1) -> None:
+    assert process.stdout is not None
+    while times:
+        told = process.stdout.readline()
+        assert told, f"the process ended before it said {line!r}"
+        times -= told.strip() == line
+
+
+def end(process: subprocess.Popen[str]) -> int:
+    process.communicate()
+    return process.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_leaves_a_checkpoint_of_the_last_step(number: signal.Signals, tmp_path: Path) -> None:
+    with start(str(tmp_path)) as process:
+        read_until(process, "advance 1", times=3)
+        process.send_signal(number)
+        assert end(process) == 130
+    last = checkpoints(tmp_path)[-1]
+    step = read_state(last)["step"]
+    assert step >= 3
+    model = s2m()
+    result = train(model, S2MStage(ALPHA_BAR_T), source(), config(steps=step + 1), tmp_path, SilentProgress())
+    assert result.finished
+    assert result.step == step + 1
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_a_save_goes_on_from_the_one_before(tmp_path: Path) -> None:
+    with start(str(tmp_path / "killed"), "wait") as process:
+        read_until(process, "in the middle")
+        process.kill()
+        assert end(process) == -signal.SIGKILL
+    assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-2"]
+    assert list((tmp_path / "killed").glob(".checkpoint-4.*"))
+    for name in ("killed", "whole"):
+        settings = config(checkpoint_every=2)
+        train(s2m(), S2MStage(ALPHA_BAR_T), source(), settings, tmp_path / name, SilentProgress())
+    ends = [load_file(tmp_path / name / "transformer" / WEIGHTS) for name in ("killed", "whole")]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+    assert not list((tmp_path / "killed").glob(".*"))
