@@ -1,0 +1,121 @@
+"""The six instruments, drawn as signed distances in their own frame, each with its own tip and colours.
+
+Owns shape and look; where an instrument is and how wide it opens come from `motion`. Legend: N instruments
+(clips times frames), Y X pixels; ``u`` runs from the tip back along the shaft, ``v`` across it, both in world
+units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+# A row for each instrument id: grasper, bipolar, hook, scissors, clipper, irrigator.
+_SHAFT_RADIUS = (0.062, 0.054, 0.046, 0.052, 0.088, 0.072)
+_SHAFT_RGB = (
+    (0.62, 0.64, 0.68),
+    (0.16, 0.26, 0.52),
+    (0.13, 0.13, 0.15),
+    (0.58, 0.60, 0.64),
+    (0.44, 0.47, 0.50),
+    (0.80, 0.84, 0.84),
+)
+_SLEEVE_LENGTH = (0.05, 0.10, 0.08, 0.09, 0.10, 0.0)
+_SLEEVE_RGB = (
+    (0.40, 0.42, 0.46),
+    (0.30, 0.52, 0.92),
+    (0.52, 0.40, 0.16),
+    (0.92, 0.46, 0.08),
+    (0.56, 0.24, 0.66),
+    (0.80, 0.84, 0.84),
+)
+_JAW_LENGTH = (0.22, 0.19, 0.17, 0.20, 0.16, 0.05)
+_JAW_RADIUS = (0.027, 0.018, 0.017, 0.016, 0.034, 0.050)
+_JAW_TAPER = (0.35, 0.55, 0.0, 0.85, 0.10, 0.0)
+_JAW_RGB = (
+    (0.78, 0.80, 0.83),
+    (0.72, 0.80, 0.93),
+    (0.86, 0.68, 0.26),
+    (0.90, 0.92, 0.95),
+    (0.50, 0.78, 0.60),
+    (0.72, 0.76, 0.76),
+)
+_OPENING_FACTOR = (1.0, 0.75, 0.0, 0.85, 0.70, 0.0)
+_HOOK, _IRRIGATOR = 2, 5
+_SIZE = 1.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """N instruments on a pixel grid.
+
+    Attributes:
+        distance_NYX: Signed distance of the whole instrument.
+        rgb_N3YX: Its colour, before any light of the scene.
+    """
+
+    distance_NYX: Tensor
+    rgb_N3YX: Tensor
+
+
+def draw_instruments(
+    instrument_N: Tensor, opening_N: Tensor, offset_NYX2: Tensor, axis_N2: Tensor, pixel: float
+) -> Drawn:
+    """Draws N instruments.
+
+    Args:
+        instrument_N: Instrument ids 0..5.
+        opening_N: Half angle of the jaws in radians.
+        offset_NYX2: World xy of each pixel minus that of the tip.
+        axis_N2: Unit vector from the tip to the trocar.
+        pixel: Size of a pixel in world units.
+    """
+
+    def table(rows: tuple[float, ...]) -> Tensor:
+        return offset_NYX2.new_tensor(rows)[instrument_N].view(-1, 1, 1)
+
+    def colour(rows: tuple[tuple[float, float, float], ...]) -> Tensor:
+        return offset_NYX2.new_tensor(rows)[instrument_N].view(-1, 3, 1, 1)
+
+    dx, dy = (offset_NYX2 / _SIZE).unbind(-1)
+    ax, ay = axis_N2[:, 0].view(-1, 1, 1), axis_N2[:, 1].view(-1, 1, 1)
+    u = dx * ax + dy * ay
+    v = dy * ax - dx * ay
+    radius, jaw_length, jaw_radius = table(_SHAFT_RADIUS), table(_JAW_LENGTH), table(_JAW_RADIUS)
+    side = v.abs()
+
+    shaft = torch.maximum(side - radius, jaw_length - u)
+    # Both jaws at once: the instrument is symmetric about its axis, so one jaw on |v| is enough.
+    half = (opening_N.view(-1, 1, 1) * table(_OPENING_FACTOR)).clamp(0, 1.2)
+    cos, sin = torch.cos(half), torch.sin(half)
+    back = jaw_length - u
+    along = back * cos + side * sin
+    t = (along / jaw_length).clamp(0, 1)
+    away_along = along - t * jaw_length
+    away_across = side * cos - back * sin
+    jaw = torch.sqrt(away_along * away_along + away_across * away_across) - jaw_radius * (
+        1 - table(_JAW_TAPER) * t
+    )
+    # The hook's foot stands across the tip, to one side.
+    foot_v = v - v.clamp(-0.085, 0.0)
+    foot = torch.sqrt(u * u + foot_v * foot_v) - 0.019
+    jaw = torch.where((instrument_N == _HOOK).view(-1, 1, 1), torch.minimum(jaw, foot), jaw)
+    distance = torch.minimum(shaft, jaw)
+
+    # A cylinder under a light next to the camera: bright along its middle, with a line of gloss.
+    across = (side / radius).clamp(0, 1)
+    roundness = 0.45 + 0.60 * (1 - across * across) + 0.35 * torch.exp(-(((v / radius + 0.35) / 0.14) ** 2))
+    sleeve = (u < jaw_length + table(_SLEEVE_LENGTH)).unsqueeze(1)
+    body = torch.where(sleeve, colour(_SLEEVE_RGB), colour(_SHAFT_RGB)) * roundness.unsqueeze(1)
+    rib = 1 - 0.25 * (torch.sin(u * (2 * torch.pi / 0.035)) > 0.4)
+    jaw_light = 0.70 + 0.45 * (-jaw / jaw_radius).clamp(0, 1)
+    jaw_rgb = colour(_JAW_RGB) * (jaw_light * rib).unsqueeze(1)
+    holes = (torch.sin(u * (2 * torch.pi / 0.085)) > 0.5) & (side < 0.45 * radius) & (u < 0.36)
+    bore = (holes | (u < 0.012)) & (instrument_N == _IRRIGATOR).view(-1, 1, 1)
+    rgb = torch.where((jaw < shaft).unsqueeze(1), jaw_rgb, body)
+    rgb = torch.where(bore.unsqueeze(1), 0.22 * rgb, rgb)
+    # A dark outline keeps thin jaws readable on bright tissue.
+    rim = (1 + distance * _SIZE / (1.5 * pixel)).clamp(0, 1)
+    return Drawn(distance * _SIZE, rgb * (1 - 0.45 * rim).unsqueeze(1))

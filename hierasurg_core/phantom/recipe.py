@@ -1,0 +1,334 @@
+"""The recipe of the bundled mini models: ``python -m hierasurg_core.phantom.recipe OUT``.
+
+One command trains the VAE, then S2M and M2V, on clips that it draws itself, and bundles the result as a
+pipeline folder. It goes on from what OUT holds, so it may be stopped at any time, or run in pieces with
+``--minutes``. The figures of the bundled models are measured by `hierasurg_core.phantom.measure`.
+
+Every session of a piece draws its own clips (seeded by how far the run has come) and encodes them once;
+training then reads latents from memory. Refuses to train on anything but the phantom: data on disk has
+commands of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hierasurg_core import artifacts, runtime
+from hierasurg_core.config import TrainConfig
+from hierasurg_core.errors import UsageError
+from hierasurg_core.models import (
+    AutoencoderKLCogVideoX,
+    M2VTransformer3DModel,
+    S2MTransformer3DModel,
+    encode_frames,
+    encode_video,
+    load_transformer,
+    load_vae,
+    single_frame_vae,
+    start_as_identity,
+)
+from hierasurg_core.models.backbone import CogVideoXDPMScheduler
+from hierasurg_core.phantom.draw import draw_clips
+from hierasurg_core.phantom.vae import (
+    HELD_OUT_SEED,
+    coloured_maps,
+    padded_video,
+    palette_table,
+    random_labels,
+    signed_pixels,
+    train_vae,
+)
+from hierasurg_core.progress import Progress
+from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, train
+
+SCHEDULER_CONFIG = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "snr_shift_scale": 3.0,
+    "timestep_spacing": "trailing",
+    "set_alpha_to_one": True,
+    "clip_sample": False,
+}
+"""CogVideoX-2b's own scheduler settings."""
+
+_BLOCKS = {
+    "num_attention_heads": 6,
+    "attention_head_dim": 32,
+    "num_layers": 6,
+    "time_embed_dim": 48,
+    "condition_embed_dim": 48,
+    "condense_dim": 24,
+    "sample_width": 24,
+    "sample_height": 16,
+    "sample_frames": 17,
+    "spatial_interpolation_scale": 1.0,
+}
+S2M_CONFIG: dict[str, Any] = {**_BLOCKS, "in_channels": 48, "text_embed_dim": 16}
+M2V_CONFIG: dict[str, Any] = {
+    **_BLOCKS,
+    "in_channels": 32,
+    "text_embed_dim": 16,
+    "map_widths": (16, 32, 64),
+    "hierarchical": True,
+    "use_segmap_posenc": True,
+    # One map token spans two patches, four maps one latent frame.
+    "segmap_posenc_spatial_scale": 0.5,
+    "segmap_posenc_temporal_scale": 4.0,
+}
+VAE_STEPS, VAE_CLIPS = 6000, 8
+_ENCODE_CLIPS = 32
+_FIRST_FRAMES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """How a transformer of the recipe is trained.
+
+    Attributes:
+        steps: Optimiser steps of the whole schedule.
+        batch: Clips a step.
+        lr: Peak learning rate.
+        clips: Clips drawn and encoded in each session.
+        ema: Decay of the averaged weights that are bundled.
+    """
+
+    steps: int = 16000
+    batch: int = 128
+    lr: float = 8e-4
+    clips: int = 20480
+    ema: float = 0.999
+
+
+def draw_s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Batch:
+    """Draws `count` clips and encodes what S2M learns from: coloured maps, each alone, and the first photo.
+
+    Returns:
+        A `Batch` of bf16 latents on the device.
+    """
+    table = palette_table(device)
+    flat = single_frame_vae(vae)
+    parts: list[dict[str, Tensor]] = []
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, count, _ENCODE_CLIPS):
+        phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
+        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
+        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=0.5)
+        maps = encode_frames(flat, coloured_maps(clips, table).to(vae.dtype))
+        photo = encode_frames(flat, signed_pixels(clips)[:, :1].to(vae.dtype))
+        parts.append(
+            {
+                "latents_BFCHW": maps.to(torch.bfloat16),
+                "first_map_B1CHW": maps[:, :1].to(torch.bfloat16),
+                "first_frame_B1CHW": photo.to(torch.bfloat16),
+                "phase_BF": clips.phase_BF.contiguous(),
+                "triplet_BF": clips.triplet_BF.contiguous(),
+            }
+        )
+    return _joined(parts, count, seed)
+
+
+def draw_m2v(
+    vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device
+) -> tuple[Batch, Tensor]:
+    """Draws `count` clips and encodes what M2V learns from: videos, first photos, maps.
+
+    Returns:
+        A `Batch`, and the first photos' latents (N, K, C, H, W) in K variants: clean, and with noise of
+        strength exp(N(-3, 0.5)) (reference: M2V's training).
+    """
+    flat = single_frame_vae(vae)
+    parts: list[dict[str, Tensor]] = []
+    variants: list[Tensor] = []
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, count, _ENCODE_CLIPS):
+        phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
+        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
+        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=0.5)
+        frames = signed_pixels(clips)
+        video = encode_video(vae, padded_video(frames).transpose(1, 2).to(vae.dtype))
+        strength = torch.exp(-3 + 0.5 * torch.randn(len(phases), _FIRST_FRAMES, generator=generator)).to(
+            device
+        )
+        strength[:, 0] = 0
+        first = frames[:, :1].expand(-1, _FIRST_FRAMES, -1, -1, -1)
+        first = first + strength[:, :, None, None, None] * torch.randn(first.shape, device=device)
+        photos = encode_frames(flat, first.to(vae.dtype)).to(torch.bfloat16)
+        variants.append(photos)
+        parts.append(
+            {
+                "latents_BFCHW": video.to(torch.bfloat16),
+                "first_frame_B1CHW": photos[:, :1],
+                "phase_BF": clips.phase_BF.contiguous(),
+                "triplet_BF": clips.triplet_BF.contiguous(),
+                "maps_BFHW": clips.map_BFHW,
+                "max_id_B": clips.num_entities_B + 1,
+            }
+        )
+    return _joined(parts, count, seed), torch.cat(variants)
+
+
+def _joined(parts: list[dict[str, Tensor]], count: int, seed: int) -> Batch:
+    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Batch(ids=tuple(f"phantom-{seed}/{index}" for index in range(count)), **tensors)
+
+
+def train_stage(
+    name: str,
+    out: Path,
+    piece: Piece,
+    seed: int,
+    device: torch.device,
+    max_seconds: float,
+    progress: Progress,
+) -> bool:
+    """Trains S2M or M2V for one session; returns whether its schedule is done.
+
+    Args:
+        name: "s2m" or "m2v".
+        out: The recipe's folder; the VAE in it must be done.
+        piece: The schedule.
+        seed: Of everything.
+        device: Where to train.
+        max_seconds: Time for drawing, encoding and training together.
+        progress: Told of each step.
+    """
+    began = time.monotonic()
+    run = out / name
+    # A finished VAE is a folder of its own, without the state of its training.
+    vae = load_vae(out / "vae", torch.bfloat16 if device.type == "cuda" else torch.float32, device)
+    scheduler = CogVideoXDPMScheduler(**SCHEDULER_CONFIG)
+    alpha_bar_T = scheduler.alphas_cumprod.to(device)
+    torch.manual_seed(seed)
+    model = S2MTransformer3DModel(**S2M_CONFIG) if name == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
+    start_as_identity(model)
+    done = max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
+    data_seed = seed * 1000 + 1 + done
+    with torch.no_grad():
+        if name == "s2m":
+            clips = draw_s2m(vae, piece.clips, data_seed, device)
+            source = LatentCacheSource(clips, piece.batch, seed=data_seed)
+            stage: S2MStage | M2VStage = S2MStage(alpha_bar_T)
+        else:
+            clips, photos = draw_m2v(vae, piece.clips, data_seed, device)
+            source = LatentCacheSource(clips, piece.batch, seed=data_seed, first_frames_NKCHW=photos)
+            stage = M2VStage(alpha_bar_T, hierarchical=True)
+    drawn = time.monotonic() - began
+    progress.note(f"{name}: {piece.clips} clips drawn and encoded in {drawn:.0f} s")
+    config = TrainConfig(
+        steps=piece.steps,
+        batch=piece.batch,
+        lr=piece.lr,
+        warmup=300,
+        schedule="cosine",
+        precision="bf16" if device.type == "cuda" else "fp32",
+        ema=piece.ema,
+        condition_dropout=0.1,
+        gradient_checkpointing=False,
+        compile=device.type == "cuda",
+        checkpoint_every=piece.steps,
+        keep=1,
+        seed=seed,
+        log_every=50,
+        device=str(device),
+        max_seconds=max(1.0, max_seconds - drawn),
+    )
+    return train(model, stage, source, config, run, progress).finished
+
+
+def bundle(out: Path, target: Path) -> None:
+    """Writes the finished parts as a pipeline folder with fp16 weights.
+
+    Args:
+        out: The recipe's folder.
+        target: The pipeline folder, replaced whole.
+    """
+    with artifacts.atomic_folder(target) as folder:
+        for name in ("s2m", "m2v"):
+            load_transformer(out / name / "transformer", torch.float16).save_pretrained(folder / name)
+        load_vae(out / "vae", torch.float16, "cpu").save_pretrained(folder / "vae")
+        CogVideoXDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(folder / "scheduler")
+        artifacts.write_json(folder / "model_index.json", model_index())
+
+
+def model_index() -> dict[str, Any]:
+    """The pipeline folder's `model_index.json`."""
+    return {
+        "_class_name": "HieraSurgPipeline",
+        "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
+        "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
+        "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+
+
+class _Printed:
+    """Progress as lines with the time, for a command that runs for minutes without a person."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        self.note(f"{stage}: {total} {unit}")
+
+    def advance(self, n: int = 1) -> None:
+        del n
+
+    def note(self, message: str) -> None:
+        print(f"[{time.monotonic() - self.began:6.0f} s] {message}", flush=True)
+
+
+def main() -> None:
+    """Runs the recipe or a piece of it; see ``--help``."""
+    parser = argparse.ArgumentParser(prog="python -m hierasurg_core.phantom.recipe", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder of the runs; the command goes on from what it holds")
+    parser.add_argument("--piece", choices=("all", "vae", "s2m", "m2v", "bundle"), default="all")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop this piece after so long")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", type=Path, default=None, help="pipeline folder (default OUT/mini)")
+    parser.add_argument("--vae-steps", type=int, default=VAE_STEPS)
+    for field in dataclasses.fields(Piece):
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+    options = parser.parse_args()
+    piece = Piece(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Piece)})
+    if not options.minutes > 0:
+        raise UsageError(f"--minutes {options.minutes}: give a positive number")
+    progress = _Printed()
+    deadline = time.monotonic() + options.minutes * 60
+    wanted = ("vae", "s2m", "m2v", "bundle") if options.piece == "all" else (options.piece,)
+    with runtime.process_group(options.device) as device:
+        for name in wanted:
+            left = deadline - time.monotonic()
+            if name == "bundle":
+                bundle(options.out, options.target or options.out / "mini")
+                progress.note(f"bundled in {options.target or options.out / 'mini'}")
+                continue
+            if name == "vae":
+                done = train_vae(
+                    options.out,
+                    steps=options.vae_steps,
+                    clips_per_step=VAE_CLIPS,
+                    seed=options.seed,
+                    device=device,
+                    max_seconds=left,
+                    progress=progress,
+                )
+            else:
+                done = train_stage(name, options.out, piece, options.seed, device, left, progress)
+            progress.note(f"{name}: {'done' if done else 'not done; run the same command again'}")
+            if not done:
+                return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Training of the small CogVideoX VAE on the phantom: videos, single photos and single coloured maps.
+
+Owns the objective and the loop; the class is diffusers' own `AutoencoderKLCogVideoX`, so nothing about the
+result is special. There is no adversarial and no learned perceptual term: the phantom is smooth, and both
+would need weights from elsewhere. Legend: B clips, C channels, F frames, H W pixels; pixels are in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hierasurg_core import artifacts, runtime
+from hierasurg_core.maps import MAX_LEVELS, palette_rgb_N3
+from hierasurg_core.models import AutoencoderKLCogVideoX
+from hierasurg_core.phantom.draw import NATIVE_SIZE_HW, PhantomClips, draw_clips
+from hierasurg_core.progress import Progress
+
+VAE_CONFIG: dict[str, Any] = {
+    "block_out_channels": (16, 32, 64, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "latent_channels": 16,
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+    "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+    "temporal_compression_ratio": 4,
+    "sample_height": NATIVE_SIZE_HW[0],
+    "sample_width": NATIVE_SIZE_HW[1],
+}
+HELD_OUT_SEED = 10**9
+"""Clips with seeds from here on are never drawn in training: measurements and the gallery use them."""
+KL_WEIGHT = 1e-5
+PEAK_LR = 1.5e-3
+WARMUP_STEPS = 150
+_CLOCK_STEPS = 10
+_STATE = "vae_training.safetensors"
+_STEP = "vae_training.json"
+
+
+def random_labels(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Phase and triplet ids for `count` clips, each drawn uniformly and alone."""
+    return (
+        torch.randint(7, (count,), generator=generator),
+        torch.randint(100, (count,), generator=generator),
+    )
+
+
+def signed_pixels(clips: PhantomClips) -> Tensor:
+    """The clips' frames in [-1, 1], (B, F, 3, H, W)."""
+    return clips.video_BFCHW * 2 - 1
+
+
+def padded_video(pixels_BFCHW: Tensor) -> Tensor:
+    """Appends the black frame that makes 16 frames the 17 a CogVideoX VAE wants, (B, F + 1, 3, H, W)."""
+    return torch.cat([pixels_BFCHW, torch.full_like(pixels_BFCHW[:, :1], -1.0)], dim=1)
+
+
+def palette_table(device: torch.device | str) -> Tensor:
+    """Colours in [-1, 1] of the i-th of n levels, (21, 20, 3); rows beyond n are 0."""
+    table = torch.zeros(MAX_LEVELS + 1, MAX_LEVELS, 3)
+    for n in range(1, MAX_LEVELS + 1):
+        table[n, :n] = torch.from_numpy(palette_rgb_N3(n)).float() / 127.5 - 1
+    return table.to(device)
+
+
+def coloured_maps(clips: PhantomClips, table: Tensor) -> Tensor:
+    """The clips' maps as S2M sees them, in [-1, 1], (B, F, 3, H, W).
+
+    All ids 0..K+1 of a clip count as its levels, as they do in `PanopticClip` where each occurs.
+    """
+    count = (clips.num_entities_B + 2).view(-1, 1, 1, 1)
+    return table[count, clips.map_BFHW.long()].permute(0, 1, 4, 2, 3)
+
+
+def vae_loss(vae: AutoencoderKLCogVideoX, pixels_BCFHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstruction plus Kullback-Leibler loss of one batch, and its squared error alone (for PSNR).
+
+    Absolute and squared error, the absolute error of horizontal and vertical differences (edges), and the
+    divergence of the latents from a unit normal, weighted with `KL_WEIGHT` a latent value.
+    """
+    posterior = vae.encode(pixels_BCFHW, return_dict=False)[0]
+    output = vae.decode(posterior.sample(), return_dict=False)[0].float()
+    error = output - pixels_BCFHW
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    divergence = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).float().mean()
+    squared = error.pow(2).mean()
+    return error.abs().mean() + squared + 0.5 * edges + KL_WEIGHT * divergence, squared.detach()
+
+
+def train_vae(
+    out: Path,
+    *,
+    steps: int,
+    clips_per_step: int,
+    seed: int,
+    device: torch.device,
+    max_seconds: float,
+    progress: Progress,
+) -> bool:
+    """Trains until `steps` are done or the time is up, from where the folder's state says.
+
+    Several ranks (torchrun) draw different clips and average gradients.
+
+    Args:
+        out: Holds `vae/` (the model) and the state to go on from.
+        steps: Length of the schedule.
+        clips_per_step: Clips a step and rank.
+        seed: Of all draws.
+        device: Where to train.
+        max_seconds: Time for this piece.
+        progress: Is told loss and PSNR.
+
+    Returns:
+        Whether all steps are done.
+    """
+    began = time.monotonic()
+    rank, world = runtime.rank(), runtime.world_size()
+    torch.manual_seed(seed)
+    vae = AutoencoderKLCogVideoX(**VAE_CONFIG)
+    torch.nn.Module.to(vae, device)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-4)
+    step = _load_state(out, vae, optimizer, device)
+    vae.train()
+    table = palette_table(device)
+    parameters = list(vae.parameters())
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    progress.start("vae", steps, "step")
+    progress.advance(step)
+    while step < steps:
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        phases, triplets = random_labels(clips_per_step, generator)
+        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
+        with torch.no_grad():
+            clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=0.5)
+            frames = signed_pixels(clips)
+            maps = coloured_maps(clips, table)
+            # One frame of each clip alone, photo and map, and the clip: half of them cut to 9 frames.
+            picked = int(torch.randint(16, (1,), generator=generator))
+            singles = torch.cat([frames[:, picked], maps[:, 0], maps[:, (picked + 7) % 16]]).unsqueeze(2)
+            video = padded_video(frames).transpose(1, 2)
+            if step % 2:
+                video = video[:, :, :9]
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            video_loss, video_squared = vae_loss(vae, video)
+            single_loss, single_squared = vae_loss(vae, singles)
+            loss = video_loss + single_loss
+        loss.backward()
+        if world > 1:
+            _average_gradients(parameters, world)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        step += 1
+        progress.advance()
+        if step % 100 == 0 or step == steps:
+            if not bool(torch.isfinite(loss)):
+                raise FloatingPointError(f"the VAE's loss is {loss.item()} at step {step}")
+            progress.note(
+                f"vae step {step}: loss {loss.item():.4f}, mini PSNR video {_psnr(video_squared):.2f} dB, "
+                f"single frames {_psnr(single_squared):.2f} dB, {(time.monotonic() - began):.0f} s"
+            )
+        if step % _CLOCK_STEPS == 0 and _any_rank(time.monotonic() - began > max_seconds, device):
+            break
+    if rank == 0:
+        if step == steps:
+            vae.register_to_config(scaling_factor=_scaling_factor(vae, table, device, autocast))
+        _save_state(out, vae, optimizer, step)
+    return step == steps
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to a hundredth."""
+    if step < WARMUP_STEPS:
+        return PEAK_LR * (step + 1) / WARMUP_STEPS
+    way = (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)
+    return PEAK_LR * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * way)))
+
+
+def _psnr(squared: Tensor) -> float:
+    """PSNR of a mean squared error of pixels in [-1, 1], dB."""
+    return 10 * math.log10(4 / max(float(squared), 1e-10))
+
+
+@torch.no_grad()
+def _scaling_factor(
+    vae: AutoencoderKLCogVideoX, table: Tensor, device: torch.device, autocast: torch.autocast
+) -> float:
+    """One over the standard deviation of the latents of held-out videos and maps."""
+    generator = torch.Generator().manual_seed(7)
+    values = []
+    with autocast:
+        for index in range(4):
+            clips = draw_clips(*random_labels(8, generator), HELD_OUT_SEED + index,
+                               device=device)  # fmt: skip
+            video = padded_video(signed_pixels(clips)).transpose(1, 2)
+            maps = coloured_maps(clips, table)[:, ::5].flatten(0, 1).unsqueeze(2)
+            values += [vae.encode(x, return_dict=False)[0].mean.float().flatten() for x in (video, maps)]
+    return round(1 / float(torch.cat(values).std()), 5)
+
+
+def _any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is up on any rank; all ranks must ask."""
+    if runtime.world_size() == 1:
+        return flag
+    shared = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(shared)
+    return bool(shared > 0)
+
+
+def _average_gradients(parameters: list[torch.nn.Parameter], world: int) -> None:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= world
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()
+
+
+def _save_state(out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer, step: int) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with artifacts.atomic_folder(out / "vae") as folder:
+        vae.save_pretrained(folder)
+        moments = {
+            f"{index}.{name}": value
+            for index, state in optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        save_file(
+            {name: torch.as_tensor(value).contiguous() for name, value in moments.items()}, folder / _STATE
+        )
+        (folder / _STEP).write_text(json.dumps({"step": step}))
+
+
+def _load_state(
+    out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer, device: torch.device
+) -> int:
+    folder = out / "vae"
+    if not (folder / _STEP).exists():
+        return 0
+    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    vae.load_state_dict(weights)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in load_file(folder / _STATE, device=str(device)).items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(json.loads((folder / _STEP).read_text())["step"])
