@@ -53,6 +53,9 @@ _SURE_NEIGHBOURS = 2  # of the four neighbours that must be sure of the same lab
 _SIDE = 2  # pixels to each side of a thin line at which its neighbours are looked up
 _MIX_DISTANCE = 25.0  # from the line between two colours, for a colour to be a mix of them
 _REACH = 2  # pixels around an unsure one in which its label must occur
+_LUMA = np.array([[0.2126, 0.7152, 0.0722]], np.float32)  # of BT.709
+_LUMA_WEIGHT = 3.0  # of a distance along it between border pixels: an mp4 halves the resolution of all else
+_WEIGHTS = np.eye(3, dtype=np.float32) + (_LUMA_WEIGHT - 1) * _LUMA.T @ _LUMA / (_LUMA @ _LUMA.T)
 _SURE = 0x80  # flags beside the label in the lookup table: sure with its neighbours' backing,
 _EXACT = 0x40  # and sure alone, because it lies in the palette colour's own bin
 
@@ -99,7 +102,7 @@ def decode_colours(
     draws a rim of a wrong object. So a pixel decides alone only where its colour is a palette colour, or
     is clearly one label's and two of its four neighbours are as sure of the same; any other pixel takes
     the nearest colour among the labels that are sure within two pixels of it (among all where there are
-    none).
+    none), where brightness counts more than hue.
 
     Args:
         video_FHWC: RGB, uint8, or finite floating point in 0..1 (values outside are clipped).
@@ -146,7 +149,8 @@ def _decode_frame(
     unsure = np.flatnonzero(~sure_HW)
     candidates_U1 = candidates_HW.ravel()[unsure, None]
     colour_U3 = colour_HWC.reshape(-1, 3)[unsure].astype(np.float32)
-    distance_UN = colour_U3 @ (-2 * palette_N3.T) + (palette_N3**2).sum(axis=1)
+    weighted_N3 = palette_N3 @ _WEIGHTS
+    distance_UN = colour_U3 @ _WEIGHTS @ (-2 * weighted_N3.T) + (weighted_N3**2).sum(axis=1)
     near_UN = (candidates_U1 >> np.arange(len(palette_N3), dtype=np.uint32) & 1).astype(bool) | (
         candidates_U1 == 0
     )

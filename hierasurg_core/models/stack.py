@@ -153,7 +153,7 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         return code
 
     def _checked_latents(self, latents_BFCHW: torch.Tensor) -> torch.Tensor:
-        """Return the latents in the dtype of the weights.
+        """Return the latents in the dtype of the weights, the first frame's conditions spread if so set.
 
         Raises:
             ValueError: not five axes, another number of channels, or sides the patches don't divide.
@@ -165,7 +165,11 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
                 f"{type(self).__name__} got latents of shape {shape}: it takes (batch, frames, {channels}, "
                 f"rows, columns) with rows and columns divisible by {patch}"
             )
-        return latents_BFCHW.to(self.patch_embed.proj.weight.dtype)
+        latents_BFCHW = latents_BFCHW.to(self.patch_embed.proj.weight.dtype)
+        if not self.config["repeat_first_frame"]:
+            return latents_BFCHW
+        noisy, first = latents_BFCHW.tensor_split([self.config["out_channels"]], dim=2)
+        return torch.cat([noisy, first[:, :1].expand_as(first)], dim=2)
 
     def _time_vector(self, timesteps_B: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         timesteps_B = timesteps_B.to(like.device).expand(like.shape[0])

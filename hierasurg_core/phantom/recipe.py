@@ -44,6 +44,7 @@ from hierasurg_core.phantom.vae import (
     random_labels,
     signed_pixels,
     train_vae,
+    unfinished_steps,
 )
 from hierasurg_core.progress import Progress
 from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, train
@@ -72,6 +73,7 @@ _BLOCKS = {
     "sample_height": 16,
     "sample_frames": 17,
     "spatial_interpolation_scale": 1.0,
+    "repeat_first_frame": True,
 }
 S2M_CONFIG: dict[str, Any] = {**_BLOCKS, "in_channels": 48, "text_embed_dim": 16}
 M2V_CONFIG: dict[str, Any] = {
@@ -85,7 +87,9 @@ M2V_CONFIG: dict[str, Any] = {
     "segmap_posenc_spatial_scale": 0.5,
     "segmap_posenc_temporal_scale": 4.0,
 }
-VAE_STEPS, VAE_CLIPS = 6000, 8
+DEFAULT_STEPS = 10
+"""Sampling steps of the bundled pipeline, where more bring nothing that is seen."""
+VAE_STEPS, VAE_CLIPS = 9600, 8
 _ENCODE_CLIPS = 32
 _FIRST_FRAMES = 2
 
@@ -102,10 +106,10 @@ class Piece:
         ema: Decay of the averaged weights that are bundled.
     """
 
-    steps: int = 16000
-    batch: int = 128
-    lr: float = 8e-4
-    clips: int = 20480
+    steps: int = 24000
+    batch: int = 64
+    lr: float = 1.2e-3
+    clips: int = 16384
     ema: float = 0.999
 
 
@@ -204,7 +208,9 @@ def train_stage(
     """
     began = time.monotonic()
     run = out / name
-    # A finished VAE is a folder of its own, without the state of its training.
+    left = unfinished_steps(out)
+    if left:
+        raise UsageError(f"the VAE in {out} lacks {left} steps: run --piece vae to its end first")
     vae = load_vae(out / "vae", torch.bfloat16 if device.type == "cuda" else torch.float32, device)
     scheduler = CogVideoXDPMScheduler(**SCHEDULER_CONFIG)
     alpha_bar_T = scheduler.alphas_cumprod.to(device)
@@ -213,14 +219,22 @@ def train_stage(
     start_as_identity(model)
     done = max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
     data_seed = seed * 1000 + 1 + done
+    rank, world_size = runtime.rank(), runtime.world_size()
     with torch.no_grad():
         if name == "s2m":
             clips = draw_s2m(vae, piece.clips, data_seed, device)
-            source = LatentCacheSource(clips, piece.batch, seed=data_seed)
+            source = LatentCacheSource(clips, piece.batch, seed=data_seed, rank=rank, world_size=world_size)
             stage: S2MStage | M2VStage = S2MStage(alpha_bar_T)
         else:
             clips, photos = draw_m2v(vae, piece.clips, data_seed, device)
-            source = LatentCacheSource(clips, piece.batch, seed=data_seed, first_frames_NKCHW=photos)
+            source = LatentCacheSource(
+                clips,
+                piece.batch,
+                seed=data_seed,
+                first_frames_NKCHW=photos,
+                rank=rank,
+                world_size=world_size,
+            )
             stage = M2VStage(alpha_bar_T, hierarchical=True)
     drawn = time.monotonic() - began
     progress.note(f"{name}: {piece.clips} clips drawn and encoded in {drawn:.0f} s")
@@ -258,12 +272,17 @@ def bundle(out: Path, target: Path) -> None:
         load_vae(out / "vae", torch.float16, "cpu").save_pretrained(folder / "vae")
         CogVideoXDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(folder / "scheduler")
         artifacts.write_json(folder / "model_index.json", model_index())
+        for path in folder.rglob("*"):
+            # safetensors leaves files that only their owner may read; a package is read by all.
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def model_index() -> dict[str, Any]:
     """The pipeline folder's `model_index.json`."""
     return {
         "_class_name": "HieraSurgPipeline",
+        "default_steps": DEFAULT_STEPS,
+        "default_guidance": 1.0,
         "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
         "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
         "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
@@ -284,7 +303,8 @@ class _Printed:
         del n
 
     def note(self, message: str) -> None:
-        print(f"[{time.monotonic() - self.began:6.0f} s] {message}", flush=True)
+        if runtime.rank() == 0:
+            print(f"[{time.monotonic() - self.began:6.0f} s] {message}", flush=True)
 
 
 def main() -> None:
@@ -297,6 +317,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", type=Path, default=None, help="pipeline folder (default OUT/mini)")
     parser.add_argument("--vae-steps", type=int, default=VAE_STEPS)
+    parser.add_argument("--start-vae", type=Path, default=None, help="folder of a VAE to begin with")
     for field in dataclasses.fields(Piece):
         parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
     options = parser.parse_args()
@@ -322,6 +343,7 @@ def main() -> None:
                     device=device,
                     max_seconds=left,
                     progress=progress,
+                    start=options.start_vae,
                 )
             else:
                 done = train_stage(name, options.out, piece, options.seed, device, left, progress)

@@ -7,7 +7,6 @@ would need weights from elsewhere. Legend: B clips, C channels, F frames, H W pi
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from hierasurg_core import artifacts, runtime
 from hierasurg_core.maps import MAX_LEVELS, palette_rgb_N3
-from hierasurg_core.models import AutoencoderKLCogVideoX
+from hierasurg_core.models import AutoencoderKLCogVideoX, load_vae
 from hierasurg_core.phantom.draw import NATIVE_SIZE_HW, PhantomClips, draw_clips
 from hierasurg_core.progress import Progress
 
@@ -40,6 +39,7 @@ KL_WEIGHT = 1e-5
 PEAK_LR = 1.5e-3
 WARMUP_STEPS = 150
 _CLOCK_STEPS = 10
+_POOL_STEPS = 4
 _STATE = "vae_training.safetensors"
 _STEP = "vae_training.json"
 
@@ -103,6 +103,7 @@ def train_vae(
     device: torch.device,
     max_seconds: float,
     progress: Progress,
+    start: Path | None = None,
 ) -> bool:
     """Trains until `steps` are done or the time is up, from where the folder's state says.
 
@@ -116,6 +117,7 @@ def train_vae(
         device: Where to train.
         max_seconds: Time for this piece.
         progress: Is told loss and PSNR.
+        start: Folder of a VAE of the same sizes to begin with, instead of random weights.
 
     Returns:
         Whether all steps are done.
@@ -126,6 +128,8 @@ def train_vae(
     vae = AutoencoderKLCogVideoX(**VAE_CONFIG)
     torch.nn.Module.to(vae, device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-4)
+    if start is not None:
+        vae.load_state_dict(load_vae(start, torch.float32, device).state_dict())
     step = _load_state(out, vae, optimizer, device)
     vae.train()
     table = palette_table(device)
@@ -133,22 +137,14 @@ def train_vae(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     progress.start("vae", steps, "step")
     progress.advance(step)
+    pool: list[tuple[Tensor, Tensor]] = []
     while step < steps:
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + rank)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        phases, triplets = random_labels(clips_per_step, generator)
-        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        with torch.no_grad():
-            clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=0.5)
-            frames = signed_pixels(clips)
-            maps = coloured_maps(clips, table)
-            # One frame of each clip alone, photo and map, and the clip: half of them cut to 9 frames.
-            picked = int(torch.randint(16, (1,), generator=generator))
-            singles = torch.cat([frames[:, picked], maps[:, 0], maps[:, (picked + 7) % 16]]).unsqueeze(2)
-            video = padded_video(frames).transpose(1, 2)
-            if step % 2:
-                video = video[:, :, :9]
+        if not pool:
+            # Drawing several steps' clips at once keeps a GPU busier.
+            pool = _draw_pool(step, clips_per_step, seed * 64 + rank, table)
+        video, singles = pool.pop()
         optimizer.zero_grad(set_to_none=True)
         with autocast:
             video_loss, video_squared = vae_loss(vae, video)
@@ -161,7 +157,7 @@ def train_vae(
         optimizer.step()
         step += 1
         progress.advance()
-        if step % 100 == 0 or step == steps:
+        if rank == 0 and (step % 100 == 0 or step == steps):
             if not bool(torch.isfinite(loss)):
                 raise FloatingPointError(f"the VAE's loss is {loss.item()} at step {step}")
             progress.note(
@@ -173,8 +169,41 @@ def train_vae(
     if rank == 0:
         if step == steps:
             vae.register_to_config(scaling_factor=_scaling_factor(vae, table, device, autocast))
-        _save_state(out, vae, optimizer, step)
+        _save_state(out, vae, optimizer, step, steps)
     return step == steps
+
+
+def unfinished_steps(out: Path) -> int:
+    """Steps that the VAE of a recipe's folder still lacks; 0 for one that came from elsewhere.
+
+    An unfinished VAE has no scaling factor yet, so nothing may be trained on its latents.
+    """
+    path = out / "vae" / _STEP
+    if not path.exists():
+        return 0
+    state = artifacts.read_json(path)
+    return int(state["steps"]) - int(state["step"])
+
+
+@torch.no_grad()
+def _draw_pool(step: int, clips_per_step: int, seed: int, table: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Videos (B, 3, F, H, W) and single frames (3 B, 3, 1, H, W) of the next `_POOL_STEPS` steps.
+
+    Every second video is cut to 9 frames; single frames are a photo and two maps of each clip.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    phases, triplets = random_labels(clips_per_step * _POOL_STEPS, generator)
+    draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
+    clips = draw_clips(phases, triplets, draw_seed, device=table.device, shuffle_ids=0.5)
+    frames, maps = signed_pixels(clips), coloured_maps(clips, table)
+    pool: list[tuple[Tensor, Tensor]] = []
+    for index in range(_POOL_STEPS):
+        part = slice(index * clips_per_step, (index + 1) * clips_per_step)
+        picked = int(torch.randint(16, (1,), generator=generator))
+        alone = [frames[part, picked], maps[part, 0], maps[part, (picked + 7) % 16]]
+        video = padded_video(frames[part]).transpose(1, 2)
+        pool.append((video[:, :, :9] if index % 2 else video, torch.cat(alone).unsqueeze(2)))
+    return pool
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -227,7 +256,9 @@ def _average_gradients(parameters: list[torch.nn.Parameter], world: int) -> None
         offset += gradient.numel()
 
 
-def _save_state(out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save_state(
+    out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer, step: int, steps: int
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with artifacts.atomic_folder(out / "vae") as folder:
         vae.save_pretrained(folder)
@@ -239,7 +270,7 @@ def _save_state(out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.O
         save_file(
             {name: torch.as_tensor(value).contiguous() for name, value in moments.items()}, folder / _STATE
         )
-        (folder / _STEP).write_text(json.dumps({"step": step}))
+        artifacts.write_json(folder / _STEP, {"step": step, "steps": steps})
 
 
 def _load_state(
@@ -255,4 +286,4 @@ def _load_state(
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(json.loads((folder / _STEP).read_text())["step"])
+    return int(artifacts.read_json(folder / _STEP)["step"])

@@ -196,6 +196,21 @@ def test_every_parameter_that_can_learn_gets_a_gradient(make: Any):
     assert {name for name in idle if "table" not in name} == {"patch_embed.text_proj.weight"}
 
 
+@pytest.mark.parametrize("make", [tiny_s2m, tiny_m2v])
+def test_the_first_frame_stands_in_every_frame_when_it_is_repeated(make: Any):
+    inputs = s2m_inputs() if make is tiny_s2m else m2v_inputs()
+    latents = inputs["latents_BFCHW"].clone()
+    latents[:, 1:, 16:] = 0
+    by_hand = latents.clone()
+    by_hand[:, :, 16:] = latents[:, :1, 16:]
+    with torch.no_grad():
+        repeating = make(repeat_first_frame=True)(**{**inputs, "latents_BFCHW": latents})
+        given = make()(**{**inputs, "latents_BFCHW": by_hand})
+        published = make()(**{**inputs, "latents_BFCHW": latents})
+    assert torch.equal(repeating, given)
+    assert not torch.allclose(repeating, published)
+
+
 def test_one_timestep_serves_a_batch():
     inputs = s2m_inputs(batch=2)
     assert difference(tiny_s2m(), inputs, inputs | {"timesteps_B": torch.tensor(500)}) == 0

@@ -1,0 +1,1 @@
+complete --command hierasurg --no-files --arguments "(env _HIERASURG_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) hierasurg)" --condition "env _HIERASURG_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) hierasurg"

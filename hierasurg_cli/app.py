@@ -1,0 +1,71 @@
+"""The program `hierasurg`: its commands, and the boundary at which errors become a line and an exit code.
+
+Exit codes: 0 done; 2 usage and config, 3 data, 4 weights, 5 resources (all from `hierasurg_core.errors`);
+130 interrupted. A bug is no error of the user and keeps its traceback.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import hierasurg_core
+from hierasurg_cli import console
+from hierasurg_cli.commands import generate
+from hierasurg_cli.options import Quiet, Verbose
+from hierasurg_core.errors import HieraSurgError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="hierasurg",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command(epilog=generate.EPILOG)(generate.generate)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hierasurg {hierasurg_core.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def hierasurg(
+    ctx: typer.Context,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Surgical video from a phase, an action triplet and a first frame, by way of panoptic maps."""
+    ctx.obj = console.volume(quiet, verbose)
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; only a bug raises."""
+    try:
+        code = app(args=list(arguments), prog_name="hierasurg", standalone_mode=False)
+    except HieraSurgError as error:
+        console.show_error(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        console.show_error(error.format_message())
+        return error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        console.show_error("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The console script's entry."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,390 @@
+"""The pipeline: a photograph and its map become maps (S2M), and maps become video (M2V).
+
+Owns how pixels and ids become the models' inputs and how their outputs become pixels and ids again. It
+opens pipeline folders (saving is diffusers' own `save_pretrained`), and refuses sizes and frame
+counts that the models cannot halve evenly, and output that is not finite.
+
+Legend: B clips (always one here), F frames, C channels, H W pixels, h w latent sides.
+Source: reference-model.md sections 1 and 3.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.generation.folders import part_folder, read_model_index
+from hierasurg_core.generation.sampling import denoise
+from hierasurg_core.maps import (
+    MAX_LEVELS,
+    PanopticClip,
+    colour_map,
+    decode_colours,
+    fit_maps,
+    normalise_levels,
+)
+from hierasurg_core.models import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDPMScheduler,
+    DiffusionPipeline,
+    M2VTransformer3DModel,
+    S2MTransformer3DModel,
+    decode_frames,
+    decode_video,
+    encode_frames,
+    load_scheduler,
+    load_transformer,
+    load_vae,
+    single_frame_vae,
+)
+from hierasurg_core.runtime import make_generator
+
+NUM_MAPS = 16  # frames that S2M makes, one a second
+SIZE_STEP = 16  # pixels: the VAE divides sides by 8, the transformers' patches by 2
+UNKNOWN = -1  # a phase or triplet that is not given
+_FRAMES_AT_ONCE = 4  # of S2M's maps while they are decoded, for little memory
+_LARGEST_UNTILED = 256 * 384  # pixels up to which a whole frame goes through the VAE at once
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a stage is sampled.
+
+    Attributes:
+        steps: Denoising steps.
+        guidance: Scale of classifier-free guidance, 1 is off.
+        phase: Id 0..6, or -1 for unknown.
+        triplet: Id 0..99, or -1 for none.
+        generator: Of all noise; on the CPU, so that devices agree.
+        on_step: Called after each denoising step.
+    """
+
+    steps: int
+    guidance: float
+    phase: int
+    triplet: int
+    generator: torch.Generator
+    on_step: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class HieraSurgOutput:
+    """What one call of the pipeline makes.
+
+    Attributes:
+        frames_FHWC: uint8 RGB.
+        maps: One map a second.
+    """
+
+    frames_FHWC: NDArray[np.uint8]
+    maps: PanopticClip
+
+
+class HieraSurgPipeline(DiffusionPipeline):
+    """Phase and triplet to surgical video, by way of panoptic maps.
+
+    Parts: `s2m` and `m2v` (transformers), one `vae`, one `scheduler`; `s2m` may be None where maps are
+    given. `default_steps` and `default_guidance` are what a call uses that names none.
+
+    Example:
+        >>> pipe = HieraSurgPipeline.from_pretrained("path/of/a/pipeline")
+        >>> out = pipe(photo_HWC, first_map_HW=map_HW, num_entities=12, phase=1, triplet=17)
+        >>> out.frames_FHWC.shape
+        (16, 128, 192, 3)
+    """
+
+    model_cpu_offload_seq = "s2m->m2v->vae"
+    _optional_components = ["s2m"]  # noqa: RUF012 - diffusers' own declaration
+
+    def __init__(
+        self,
+        s2m: S2MTransformer3DModel | None,
+        m2v: M2VTransformer3DModel,
+        vae: AutoencoderKLCogVideoX,
+        scheduler: CogVideoXDPMScheduler,
+        default_steps: int = 50,
+        default_guidance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.s2m: S2MTransformer3DModel | None
+        self.m2v: M2VTransformer3DModel
+        self.vae: AutoencoderKLCogVideoX
+        self.scheduler: CogVideoXDPMScheduler
+        for model in (s2m, m2v, vae):  # a batch norm in training mode would mix and remember clips
+            if model is not None:
+                model.eval()
+        self.register_modules(s2m=s2m, m2v=m2v, vae=vae, scheduler=scheduler)
+        self._flat_vae: AutoencoderKLCogVideoX | None = None
+        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        torch_dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        **parts: Any,
+    ) -> "HieraSurgPipeline":
+        """Opens a pipeline folder: `model_index.json`, `s2m/`, `m2v/`, `vae/`, `scheduler/`.
+
+        In place of diffusers' own way, which imports what the index names; here every tensor is accounted
+        for, and nothing in the folder is run.
+
+        Args:
+            pretrained_model_name_or_path: The folder.
+            torch_dtype: Of the weights.
+            device: Where they go.
+            parts: Parts by name that are not read from the folder.
+
+        Raises:
+            WeightsError: The folder lacks a part, or one has tensors of another shape than its config says.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        defaults = read_model_index(folder)
+        where = {"dtype": torch_dtype, "device": device}
+        for name in ("s2m", "m2v"):
+            if name not in parts:
+                parts[name] = load_transformer(part_folder(folder, name), **where)
+        if "vae" not in parts:
+            parts["vae"] = load_vae(part_folder(folder, "vae"), **where)
+        if "scheduler" not in parts:
+            parts["scheduler"] = load_scheduler(part_folder(folder, "scheduler"))
+        return cls(**parts, **defaults)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        photo_HWC: NDArray[np.uint8],
+        first_map_HW: NDArray[np.uint8] | None = None,
+        num_entities: int | None = None,
+        maps: PanopticClip | None = None,
+        phase: int = UNKNOWN,
+        triplet: int = UNKNOWN,
+        fps: int = 1,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> HieraSurgOutput:
+        """Runs S2M (unless `maps` are given) and M2V, both at the photograph's size.
+
+        Args:
+            photo_HWC: First frame, uint8 RGB; sides divisible by 16.
+            first_map_HW: Its map, for S2M.
+            num_entities: K of that map.
+            maps: Maps of the clip, one a second, in place of S2M's.
+            phase: Id 0..6, -1 for unknown.
+            triplet: Id 0..99, -1 for none.
+            fps: Frames a second, 1 or 8.
+            num_inference_steps: Of each stage.
+            guidance_scale: 1 is off.
+            generator: Best on the CPU; None draws from seed 0.
+
+        Raises:
+            UsageError: Sizes or frame counts that the models cannot take, or neither map nor maps.
+            DataError: A first map with more than 20 levels, or of another size than the photograph.
+            WeightsError: The output is not finite.
+        """
+        sampling = Sampling(
+            steps=num_inference_steps or self.config["default_steps"],
+            guidance=self.config["default_guidance"] if guidance_scale is None else guidance_scale,
+            phase=phase,
+            triplet=triplet,
+            generator=generator or make_generator(0),
+        )
+        if maps is None:
+            if first_map_HW is None or num_entities is None:
+                raise UsageError("the pipeline needs the photograph's map and its num_entities, or maps")
+            maps = self.make_maps(photo_HWC, first_map_HW, num_entities, sampling)
+        return HieraSurgOutput(self.make_video(photo_HWC, maps, fps, sampling), maps)
+
+    @torch.inference_mode()
+    def make_maps(
+        self,
+        photo_HWC: NDArray[np.uint8],
+        first_map_HW: NDArray[np.uint8],
+        num_entities: int,
+        sampling: Sampling,
+    ) -> PanopticClip:
+        """S2M: a photograph, its map, phase and triplet become 16 maps, the first of them the given one.
+
+        Args:
+            photo_HWC: uint8 RGB at S2M's size.
+            first_map_HW: uint8 ids of the same size.
+            num_entities: K.
+            sampling: How.
+
+        Raises:
+            UsageError: Sides not divisible by 16, or the pipeline has no S2M.
+            DataError: Photograph and map differ in size, or the map has more than 20 levels.
+            WeightsError: The maps are not finite.
+        """
+        if self.s2m is None:
+            raise UsageError("this pipeline has no S2M model: give the maps of the clip")
+        size_hw = check_size(first_map_HW.shape)
+        if photo_HWC.shape[:2] != first_map_HW.shape:
+            raise DataError(f"the photograph is {_size(photo_HWC)}, but its map {_size(first_map_HW)}")
+        clip = PanopticClip(first_map_HW[None], num_entities)
+        levels = palette_levels(clip)
+        coloured_HWC = colour_map(first_map_HW, levels)
+        photo = encode_frames(self._frame_vae, self._pixels(photo_HWC)[:, None]).float()
+        first_map = encode_frames(self._frame_vae, self._pixels(coloured_HWC)[:, None]).float()
+        conditions = self._words(sampling, NUM_MAPS)
+        with self.s2m.cache_context("cond"):
+            latents = denoise(
+                self.s2m,
+                self.scheduler,
+                _first_of(torch.cat([first_map, photo], dim=2), NUM_MAPS),
+                conditions=conditions,
+                dropped={name: torch.full_like(ids, UNKNOWN) for name, ids in conditions.items()},
+                channels=self.vae.config["latent_channels"],
+                steps=sampling.steps,
+                guidance=sampling.guidance,
+                generator=sampling.generator,
+                on_step=sampling.on_step,
+            )
+        self._expect_finite(latents, "S2M")
+        pixels = decode_frames(self._frame_vae, latents, frames_at_once=_FRAMES_AT_ONCE)[0]
+        video_FHWC = self._as_uint8(pixels, "S2M")
+        assert video_FHWC.shape[1:3] == size_hw
+        return PanopticClip(decode_colours(video_FHWC, levels, first_map_HW), num_entities)
+
+    @torch.inference_mode()
+    def make_video(
+        self, photo_HWC: NDArray[np.uint8], maps: PanopticClip, fps: int, sampling: Sampling
+    ) -> NDArray[np.uint8]:
+        """M2V: a photograph and maps become video at the photograph's size.
+
+        CogVideoX wants 4k + 1 frames, so one more is made at the end and cut off.
+
+        Args:
+            photo_HWC: uint8 RGB at M2V's size.
+            maps: One a second; cropped and resized where their size differs.
+            fps: Frames a second: the video has `fps` frames a map.
+            sampling: How.
+
+        Returns:
+            uint8 (fps * maps, H, W, 3).
+
+        Raises:
+            UsageError: Sides not divisible by 16, or a frame count not divisible by 4.
+            WeightsError: The frames are not finite.
+        """
+        size_hw = check_size(photo_HWC.shape[:2])
+        num_frames = check_frames(len(maps.map_FHW) * fps)
+        ids_BFHW = fit_maps(maps.map_FHW, size_hw)[None]
+        levels_BFHW = torch.from_numpy(normalise_levels(ids_BFHW, [maps.max_id])).to(self.device)
+        tokens = self.m2v.encode_maps(levels_BFHW)
+        conditions = {**self._words(sampling, len(maps.map_FHW)), "map_tokens_BND": tokens}
+        dropped = {name: torch.full_like(value, UNKNOWN) for name, value in conditions.items()}
+        if sampling.guidance != 1:
+            dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
+        photo = encode_frames(self._frame_vae, self._pixels(photo_HWC)[:, None]).float()
+        with self.m2v.cache_context("cond"):
+            latents = denoise(
+                self.m2v,
+                self.scheduler,
+                _first_of(photo, num_frames // 4 + 1),
+                conditions=conditions,
+                dropped=dropped,
+                channels=self.vae.config["latent_channels"],
+                steps=sampling.steps,
+                guidance=sampling.guidance,
+                generator=sampling.generator,
+                on_step=sampling.on_step,
+            )
+        self._expect_finite(latents, "M2V")
+        if size_hw[0] * size_hw[1] > _LARGEST_UNTILED:
+            self.vae.enable_tiling()
+        else:
+            self.vae.disable_tiling()
+        pixels = decode_video(self.vae, latents)[0, :, :num_frames].transpose(0, 1)
+        return self._as_uint8(pixels, "M2V")
+
+    @property
+    def _frame_vae(self) -> AutoencoderKLCogVideoX:
+        """The VAE for single frames, made when it is first needed and again when the VAE has moved."""
+        if self._flat_vae is None or self._flat_vae.device != self.vae.device:
+            self._flat_vae = single_frame_vae(self.vae)
+        return self._flat_vae
+
+    def _words(self, sampling: Sampling, seconds: int) -> dict[str, Tensor]:
+        """Phase and triplet, the same in every second."""
+        ids = {"phase_BF": sampling.phase, "triplet_BF": sampling.triplet}
+        return {name: torch.full((1, seconds), id_, device=self.device) for name, id_ in ids.items()}
+
+    def _pixels(self, image_HWC: NDArray[np.uint8]) -> Tensor:
+        """Returns (1, 3, H, W) in [-1, 1], in the VAE's dtype."""
+        pixels = torch.from_numpy(image_HWC).permute(2, 0, 1)[None].to(self.device, torch.float32)
+        return (pixels / 127.5 - 1).to(self.vae.dtype)
+
+    def _as_uint8(self, pixels_FCHW: Tensor, stage: str) -> NDArray[np.uint8]:
+        self._expect_finite(pixels_FCHW, stage)
+        bytes_FCHW = ((pixels_FCHW.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+        return bytes_FCHW.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    def _expect_finite(self, values: Tensor, stage: str) -> None:
+        if not bool(torch.isfinite(values).all()):
+            half = self.m2v.dtype == torch.float16
+            advice = "use --dtype bf16 or fp32" if half else "its weights are damaged or badly trained"
+            raise WeightsError(f"{stage} made NaN or infinity in {str(self.m2v.dtype)[6:]}; {advice}")
+
+
+def palette_levels(clip: PanopticClip) -> tuple[int, ...]:
+    """Returns the ids that S2M's palette stands for: all of 0..K+1, also those hidden in the first map.
+
+    Where these are more than 20, those that occur.
+
+    Raises:
+        DataError: More than 20 occur, which `tab20` cannot tell apart.
+    """
+    levels = tuple(range(clip.max_id + 1)) if clip.max_id < MAX_LEVELS else clip.levels
+    if len(levels) > MAX_LEVELS:
+        raise DataError(
+            f"the first map has {len(levels)} ids, but S2M's palette tells at most {MAX_LEVELS} apart; "
+            "merge or drop small entities"
+        )
+    return levels
+
+
+def check_size(size_hw: tuple[int, ...]) -> tuple[int, int]:
+    """Returns a size if the models can take it.
+
+    Raises:
+        UsageError: A side is not divisible by 16; the message names the nearest that is.
+    """
+    height, width = size_hw
+    if height % SIZE_STEP or width % SIZE_STEP or not height * width:
+        near = (max(SIZE_STEP, round(side / SIZE_STEP) * SIZE_STEP) for side in (height, width))
+        raise UsageError(
+            f"a size of {height}x{width} (height x width) is not possible: both must be multiples of "
+            f"{SIZE_STEP}; the nearest is {'x'.join(map(str, near))}"
+        )
+    return height, width
+
+
+def check_frames(num_frames: int) -> int:
+    """Returns a frame count if the models can take it.
+
+    Raises:
+        UsageError: It is not a multiple of 4, or 0; the message names the nearest that are.
+    """
+    if num_frames % 4 or num_frames < 4:
+        low = max(4, num_frames // 4 * 4)
+        raise UsageError(f"{num_frames} frames are not possible: the nearest counts are {low} and {low + 4}")
+    return num_frames
+
+
+def _first_of(first_B1CHW: Tensor, frames: int) -> Tensor:
+    """Extends a first frame's latents with zeros to so many frames."""
+    return torch.nn.functional.pad(first_B1CHW, (0, 0) * 3 + (0, frames - 1))
+
+
+def _size(image: NDArray[np.uint8]) -> str:
+    return f"{image.shape[0]}x{image.shape[1]}"

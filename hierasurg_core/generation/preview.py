@@ -1,0 +1,77 @@
+"""The contact sheet: one PNG that shows all samples of a run at a glance.
+
+Owns the layout. It draws with Pillow's built-in font and knows no files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from hierasurg_core.generation.pipelines import palette_levels
+from hierasurg_core.maps import MAX_LEVELS, PanopticClip, colour_map, describe_levels, palette_rgb_N3
+
+_COLUMNS = 8
+_WIDTH = 192  # pixels of a picture on the sheet
+_GAP = 4
+_CAPTION = 20
+_INK, _PAPER = (32, 32, 32), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One sample on the sheet.
+
+    Attributes:
+        caption: A line above it.
+        frames_FHWC: uint8 RGB.
+        maps: One a second.
+    """
+
+    caption: str
+    frames_FHWC: NDArray[np.uint8]
+    maps: PanopticClip
+
+
+def contact_sheet(strips: Sequence[Strip]) -> NDArray[np.uint8]:
+    """Draws samples below each other: a caption, frames spread over the clip, and the maps of these moments.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        ValueError: There is no sample.
+    """
+    return np.concatenate([_draw(strip) for strip in strips])
+
+
+def coloured(maps: PanopticClip) -> tuple[NDArray[np.uint8], str | None]:
+    """Paints maps with S2M's palette.
+
+    Returns:
+        uint8 (F, H, W, 3), and the comment that lets `load_clip` read the ids back; None where there are
+        more ids than colours.
+    """
+    if len(maps.levels) > MAX_LEVELS:
+        return palette_rgb_N3(MAX_LEVELS)[maps.map_FHW % MAX_LEVELS], None
+    levels = palette_levels(maps)
+    return colour_map(maps.map_FHW, levels), describe_levels(levels, maps.num_entities)
+
+
+def _draw(strip: Strip) -> NDArray[np.uint8]:
+    maps_FHWC, _ = coloured(strip.maps)
+    count = min(_COLUMNS, len(maps_FHWC))
+    height, width = strip.frames_FHWC.shape[1:3]
+    cell = (_WIDTH, max(1, round(_WIDTH * height / width)))
+    pitch = (cell[0] + _GAP, cell[1] + _GAP)
+    sheet = Image.new("RGB", (count * pitch[0] + _GAP, _CAPTION + 2 * pitch[1] + _GAP), _PAPER)
+    ImageDraw.Draw(sheet).text((_GAP, _GAP), strip.caption, _INK, ImageFont.load_default(13))
+    rows = ((strip.frames_FHWC, Image.Resampling.BICUBIC), (maps_FHWC, Image.Resampling.NEAREST))
+    for row, (pictures_FHWC, method) in enumerate(rows):
+        chosen = np.linspace(0, len(pictures_FHWC) - 1, count).round().astype(int)
+        for column, picture_HWC in enumerate(pictures_FHWC[chosen]):
+            place = (_GAP + column * pitch[0], _CAPTION + _GAP + row * pitch[1])
+            sheet.paste(Image.fromarray(picture_HWC).resize(cell, method), place)
+    return np.array(sheet)

@@ -1,0 +1,313 @@
+"""Where the models of a run come from, and what their configs say, before any weight is read.
+
+Owns the choice between `--model`, `--s2m`, `--m2v`, the runs of the working folder and the bundled mini
+models, and tells which it was. It refuses folders that lack a part, parts of the wrong kind, and parts that
+do not belong together; weights are read by `ModelPlan.load` only.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hierasurg_core.artifacts import read_json, sha256_file
+from hierasurg_core.config import GenerateConfig
+from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.generation.folders import part_folder, read_model_index
+from hierasurg_core.generation.pipelines import HieraSurgPipeline, check_size
+from hierasurg_core.models import (
+    M2VTransformer3DModel,
+    S2MTransformer3DModel,
+    find_transformer,
+    load_scheduler,
+    load_transformer,
+    load_vae,
+)
+from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
+from hierasurg_core.progress import Progress
+
+RATES = (1, 8)  # frames a second
+MINI = "the bundled mini models"
+_PUBLIC_S2M_SIZE_HW = (256, 384)  # what it is used at; its config repeats the base model's 480x720
+_DEFAULT_STEPS = 50
+_TRAINING_STEPS = 1000
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*.json", "*.safetensors"]
+
+
+@dataclass(frozen=True)
+class StageModel:
+    """A transformer on disk, as its config describes it.
+
+    Attributes:
+        folder: Holds `config.json` and the weights.
+        size_hw: Pixels it is used at.
+        rates: Frames a second that it can make.
+        in_channels: Of its latents.
+        public: Made by the public HieraSurg code.
+    """
+
+    folder: Path
+    size_hw: tuple[int, int]
+    rates: tuple[int, ...]
+    in_channels: int
+    public: bool
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """The models of a run, chosen and checked but not loaded.
+
+    Attributes:
+        name: What the user is told.
+        s2m: None where maps are given.
+        m2v: The other stage.
+        vae: Folder.
+        scheduler: Folder.
+        steps: Default of denoising steps.
+        guidance: Default scale.
+        notes: What was chosen for the user besides.
+    """
+
+    name: str
+    s2m: StageModel | None
+    m2v: StageModel
+    vae: Path
+    scheduler: Path
+    steps: int
+    guidance: float
+    notes: tuple[str, ...]
+
+    def rate(self, asked: int | None) -> int:
+        """Returns the frames a second of a run.
+
+        Raises:
+            UsageError: The model does not make the rate asked for.
+        """
+        rates = self.m2v.rates
+        if asked is not None and asked not in rates:
+            allowed = " or ".join(map(str, rates))
+            raise UsageError(
+                f"--fps {asked} is not possible: the model {self.m2v.folder} makes {allowed} fps"
+            )
+        return asked or rates[0]
+
+    def load(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> HieraSurgPipeline:
+        """Reads the weights.
+
+        Raises:
+            WeightsError: A file is damaged, or a tensor is missing or of another shape.
+        """
+        progress.start("load models", 3 if self.s2m else 2, "models")
+        vae = load_vae(self.vae, dtype, device)
+        progress.advance()
+        s2m = None
+        if self.s2m is not None:
+            s2m = load_transformer(self.s2m.folder, dtype, device)
+            assert isinstance(s2m, S2MTransformer3DModel)
+            progress.advance()
+        m2v = load_transformer(self.m2v.folder, dtype, device)
+        assert isinstance(m2v, M2VTransformer3DModel)
+        progress.advance()
+        pipeline = HieraSurgPipeline(s2m, m2v, vae, load_scheduler(self.scheduler), self.steps, self.guidance)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def describe(self) -> dict[str, Any]:
+        """Returns name, folders and the SHA-256 of every config and weight file."""
+        folders = {"m2v": self.m2v.folder, "vae": self.vae, "scheduler": self.scheduler}
+        if self.s2m is not None:
+            folders = {"s2m": self.s2m.folder, **folders}
+        return {"name": self.name, **{part: _describe_folder(folder) for part, folder in folders.items()}}
+
+
+def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPlan:
+    """Chooses and checks the models of a run.
+
+    Without `model`, `s2m` and `m2v`: `runs/s2m` and `runs/m2v` of the working folder where both are
+    finished, else the bundled mini models. VAE and scheduler are the pipeline's; without `model` and with
+    both transformers replaced, those that lie beside a transformer (as in public checkpoints) come first.
+
+    Args:
+        config: What was asked for.
+        assets: Folder of the package with `mini/`.
+        working: Folder in which `runs/` is looked for.
+
+    Raises:
+        UsageError: Both `maps` and `s2m`, or more steps than the scheduler has.
+        WeightsError: A folder is missing, lacks a part, or has one of the wrong kind.
+    """
+    if config.maps is not None and config.s2m is not None:
+        raise UsageError("maps and s2m exclude each other: given maps take the place of S2M")
+    wanted = ("m2v",) if config.maps is not None else ("s2m", "m2v")
+    notes: list[str] = []
+    replaced = {name: path for name, path in _replacements(config, working, notes).items() if name in wanted}
+    base = assets / "mini" if config.model is None else _local_folder(config.model)
+    base_name = MINI if config.model is None else config.model
+    stages = {
+        name: _stage(find_transformer(replaced[name]) if name in replaced else _base_part(base, name), name)
+        for name in wanted
+    }
+
+    whole = len(replaced) == len(wanted)
+    vae, scheduler = (
+        _shared_part(name, list(stages.values()), base, config.model is None, whole, notes)
+        for name in ("vae", "scheduler")
+    )
+    for name, stage in stages.items():
+        _expect_channels(stage, name, vae)
+
+    defaults = {} if whole else read_model_index(base)
+    longest = int(
+        _read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
+    )
+    steps = min(longest, defaults.get("default_steps", _DEFAULT_STEPS))
+    if config.steps is not None and config.steps > longest:
+        raise UsageError(f"--steps {config.steps} is not possible: the scheduler has {longest} steps")
+    return ModelPlan(
+        name=_name(None if whole else base_name, replaced),
+        s2m=stages.get("s2m"),
+        m2v=stages["m2v"],
+        vae=vae,
+        scheduler=scheduler,
+        steps=steps,
+        guidance=float(defaults.get("default_guidance", 1.0)),
+        notes=tuple(notes),
+    )
+
+
+def _replacements(config: GenerateConfig, working: Path, notes: list[str]) -> dict[str, Path]:
+    """Returns the transformers that do not come from the pipeline folder, by stage."""
+    given = {"s2m": config.s2m, "m2v": config.m2v}
+    replaced = {name: _local_folder(text) for name, text in given.items() if text is not None}
+    if config.model is not None or replaced:
+        return replaced
+    runs = {name: working / "runs" / name for name in given}
+    finished = {name: _is_finished(run) for name, run in runs.items()}
+    if all(finished.values()):
+        return runs
+    for name, run in runs.items():
+        if run.is_dir() and not finished[name]:
+            notes.append(f"{run} holds no finished model and is not used")
+        elif finished[name]:
+            notes.append(f"{run} is not used alone; add --{name} {run} to use it with the mini models")
+    return {}
+
+
+def _is_finished(run: Path) -> bool:
+    path = run / "train.json"
+    if not path.is_file():
+        return False
+    said = read_json(path)
+    return isinstance(said, dict) and said.get("finished") is True
+
+
+def _local_folder(text: str) -> Path:
+    """Returns a folder on disk; a Hub id that is no folder here is fetched (JSON and safetensors only)."""
+    folder = Path(text).expanduser()
+    if folder.exists() or not _HUB_ID.fullmatch(text):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(text, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{text} is no folder here, and the Hub does not give it: {reason}") from error
+
+
+def _base_part(base: Path, name: str) -> Path:
+    """Returns a part of the pipeline folder."""
+    if not base.is_dir():
+        raise WeightsError(f"there is no folder {base}: give a pipeline folder or a Hub id as --model")
+    read_model_index(base)
+    return part_folder(base, name)
+
+
+def _shared_part(
+    name: str, stages: list[StageModel], base: Path, is_mini: bool, whole: bool, notes: list[str]
+) -> Path:
+    """Returns the VAE or scheduler: the pipeline's, or that of the transformers where both were replaced."""
+    if not is_mini:
+        return _base_part(base, name)
+    if whole:
+        for stage in reversed(stages):
+            beside = _beside(stage.folder, name)
+            if beside is not None:
+                return beside
+    for stage in stages:
+        if stage.public:
+            raise WeightsError(
+                f"{stage.folder} was not made for {MINI}, and no {name}/ lies beside it: "
+                "give the pipeline that it belongs to as --model"
+            )
+    if whole:
+        notes.append(f"{name}: of {MINI}")
+    return _base_part(base, name)
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """Looks for a part in the folder that holds `transformer/`, and above a checkpoint."""
+    file = "scheduler_config.json" if name == "scheduler" else "config.json"
+    around = [folder]
+    if folder.name == "transformer":
+        around.append(folder.parent)
+    if around[-1].name.startswith("checkpoint-"):
+        around.append(around[-1].parent)
+    return next((place / name for place in around if (place / name / file).is_file()), None)
+
+
+def _stage(folder: Path, name: str) -> StageModel:
+    """Reads what a transformer's config says of it."""
+    path = folder / "config.json"
+    config = _read_config(path)
+    cls, arguments = class_and_arguments(config, {}, str(path))
+    wanted = S2MTransformer3DModel if name == "s2m" else M2VTransformer3DModel
+    if cls is not wanted:
+        raise WeightsError(f"{folder} holds a {cls.__name__}, but {name.upper()} is a {wanted.__name__}")
+    public = config.get("_class_name") in PUBLIC_CLASSES
+    try:
+        frames, seconds = int(arguments.get("sample_frames", 49)), int(arguments.get("sample_seconds", 16))
+        size_hw = 8 * int(arguments.get("sample_height", 60)), 8 * int(arguments.get("sample_width", 90))
+        size_hw = check_size(_PUBLIC_S2M_SIZE_HW if public and name == "s2m" else size_hw)
+        in_channels = int(arguments.get("in_channels", 48 if name == "s2m" else 32))
+    except (TypeError, ValueError, UsageError) as error:
+        raise WeightsError(f"{path} names impossible sizes: {error}") from error
+    rate = (frames - 1) / seconds if seconds > 0 else 0
+    rates = (int(rate),) if rate in RATES else RATES
+    return StageModel(folder, size_hw, rates, in_channels, public)
+
+
+def _expect_channels(stage: StageModel, name: str, vae: Path) -> None:
+    """S2M reads three latents side by side, M2V two."""
+    channels = int(_read_config(vae / "config.json").get("latent_channels", 16))
+    inputs = 3 if name == "s2m" else 2
+    if stage.in_channels != inputs * channels:
+        raise WeightsError(
+            f"{stage.folder} takes {stage.in_channels} channels, but {inputs} latents of {vae} have "
+            f"{inputs * channels}: they do not belong together"
+        )
+
+
+def _name(base: str | None, replaced: dict[str, Path]) -> str:
+    """Says "the bundled mini models with M2V of runs/m2v", or "S2M of runs/s2m and M2V of runs/m2v"."""
+    parts = " and ".join(f"{name.upper()} of {path}" for name, path in sorted(replaced.items(), reverse=True))
+    return " with ".join(text for text in (base, parts) if text)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+    except DataError as error:
+        raise WeightsError(str(error)) from error
+    if not isinstance(config, dict):
+        raise WeightsError(f"{path} holds no JSON object")
+    return config
+
+
+def _describe_folder(folder: Path) -> dict[str, Any]:
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return {"folder": str(folder), "sha256": {file.name: sha256_file(file) for file in files}}
