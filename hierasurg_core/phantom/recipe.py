@@ -81,16 +81,18 @@ M2V_CONFIG: dict[str, Any] = {
     "in_channels": 32,
     "text_embed_dim": 16,
     "map_widths": (16, 32, 64),
+    "map_downscale": 1,
     "hierarchical": True,
     "use_segmap_posenc": True,
-    # One map token spans two patches, four maps one latent frame.
-    "segmap_posenc_spatial_scale": 0.5,
+    # One map token lies over one patch, four maps over one latent frame.
+    "segmap_posenc_spatial_scale": 1.0,
     "segmap_posenc_temporal_scale": 4.0,
 }
 DEFAULT_STEPS = 10
 """Sampling steps of the bundled pipeline, where more bring nothing that is seen."""
 VAE_STEPS, VAE_CLIPS = 9600, 8
 _ENCODE_CLIPS = 32
+_SHUFFLED = 0.2  # of the clips have ids in random order; the others follow the classes, as the gallery does
 _FIRST_FRAMES = 2
 
 
@@ -126,7 +128,7 @@ def draw_s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.d
     for start in range(0, count, _ENCODE_CLIPS):
         phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
         draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=0.5)
+        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED)
         maps = encode_frames(flat, coloured_maps(clips, table).to(vae.dtype))
         photo = encode_frames(flat, signed_pixels(clips)[:, :1].to(vae.dtype))
         parts.append(
@@ -157,7 +159,7 @@ def draw_m2v(
     for start in range(0, count, _ENCODE_CLIPS):
         phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
         draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=0.5)
+        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED)
         frames = signed_pixels(clips)
         video = encode_video(vae, padded_video(frames).transpose(1, 2).to(vae.dtype))
         strength = torch.exp(-3 + 0.5 * torch.randn(len(phases), _FIRST_FRAMES, generator=generator)).to(
@@ -317,6 +319,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", type=Path, default=None, help="pipeline folder (default OUT/mini)")
     parser.add_argument("--vae-steps", type=int, default=VAE_STEPS)
+    parser.add_argument("--vae-clips", type=int, default=VAE_CLIPS, help="clips a step and GPU")
     parser.add_argument("--start-vae", type=Path, default=None, help="folder of a VAE to begin with")
     for field in dataclasses.fields(Piece):
         parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
@@ -338,7 +341,7 @@ def main() -> None:
                 done = train_vae(
                     options.out,
                     steps=options.vae_steps,
-                    clips_per_step=VAE_CLIPS,
+                    clips_per_step=options.vae_clips,
                     seed=options.seed,
                     device=device,
                     max_seconds=left,

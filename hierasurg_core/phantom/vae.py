@@ -104,6 +104,7 @@ def train_vae(
     max_seconds: float,
     progress: Progress,
     start: Path | None = None,
+    size_hw: tuple[int, int] = NATIVE_SIZE_HW,
 ) -> bool:
     """Trains until `steps` are done or the time is up, from where the folder's state says.
 
@@ -117,7 +118,8 @@ def train_vae(
         device: Where to train.
         max_seconds: Time for this piece.
         progress: Is told loss and PSNR.
-        start: Folder of a VAE of the same sizes to begin with, instead of random weights.
+        start: Folder of a VAE of the same widths to begin with, instead of random weights.
+        size_hw: Size of the clips.
 
     Returns:
         Whether all steps are done.
@@ -143,7 +145,7 @@ def train_vae(
             group["lr"] = learning_rate(step, steps)
         if not pool:
             # Drawing several steps' clips at once keeps a GPU busier.
-            pool = _draw_pool(step, clips_per_step, seed * 64 + rank, table)
+            pool = _draw_pool(step, clips_per_step, seed * 64 + rank, table, size_hw)
         video, singles = pool.pop()
         optimizer.zero_grad(set_to_none=True)
         with autocast:
@@ -164,11 +166,13 @@ def train_vae(
                 f"vae step {step}: loss {loss.item():.4f}, mini PSNR video {_psnr(video_squared):.2f} dB, "
                 f"single frames {_psnr(single_squared):.2f} dB, {(time.monotonic() - began):.0f} s"
             )
-        if step % _CLOCK_STEPS == 0 and _any_rank(time.monotonic() - began > max_seconds, device):
+        if (world == 1 or step % _CLOCK_STEPS == 0) and _any_rank(
+            time.monotonic() - began > max_seconds, device
+        ):
             break
     if rank == 0:
         if step == steps:
-            vae.register_to_config(scaling_factor=_scaling_factor(vae, table, device, autocast))
+            vae.register_to_config(scaling_factor=_scaling_factor(vae, table, size_hw, autocast))
         _save_state(out, vae, optimizer, step, steps)
     return step == steps
 
@@ -186,7 +190,9 @@ def unfinished_steps(out: Path) -> int:
 
 
 @torch.no_grad()
-def _draw_pool(step: int, clips_per_step: int, seed: int, table: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _draw_pool(
+    step: int, clips_per_step: int, seed: int, table: Tensor, size_hw: tuple[int, int]
+) -> list[tuple[Tensor, Tensor]]:
     """Videos (B, 3, F, H, W) and single frames (3 B, 3, 1, H, W) of the next `_POOL_STEPS` steps.
 
     Every second video is cut to 9 frames; single frames are a photo and two maps of each clip.
@@ -194,7 +200,7 @@ def _draw_pool(step: int, clips_per_step: int, seed: int, table: Tensor) -> list
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     phases, triplets = random_labels(clips_per_step * _POOL_STEPS, generator)
     draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-    clips = draw_clips(phases, triplets, draw_seed, device=table.device, shuffle_ids=0.5)
+    clips = draw_clips(phases, triplets, draw_seed, size_hw=size_hw, device=table.device, shuffle_ids=0.5)
     frames, maps = signed_pixels(clips), coloured_maps(clips, table)
     pool: list[tuple[Tensor, Tensor]] = []
     for index in range(_POOL_STEPS):
@@ -221,18 +227,19 @@ def _psnr(squared: Tensor) -> float:
 
 @torch.no_grad()
 def _scaling_factor(
-    vae: AutoencoderKLCogVideoX, table: Tensor, device: torch.device, autocast: torch.autocast
+    vae: AutoencoderKLCogVideoX, table: Tensor, size_hw: tuple[int, int], autocast: torch.autocast
 ) -> float:
     """One over the standard deviation of the latents of held-out videos and maps."""
-    generator = torch.Generator().manual_seed(7)
-    values = []
+    clips = draw_clips(
+        *random_labels(8, torch.Generator().manual_seed(7)),
+        HELD_OUT_SEED,
+        size_hw=size_hw,
+        device=table.device,
+    )
+    video = padded_video(signed_pixels(clips)).transpose(1, 2)
+    maps = coloured_maps(clips, table)[:, ::5].flatten(0, 1).unsqueeze(2)
     with autocast:
-        for index in range(4):
-            clips = draw_clips(*random_labels(8, generator), HELD_OUT_SEED + index,
-                               device=device)  # fmt: skip
-            video = padded_video(signed_pixels(clips)).transpose(1, 2)
-            maps = coloured_maps(clips, table)[:, ::5].flatten(0, 1).unsqueeze(2)
-            values += [vae.encode(x, return_dict=False)[0].mean.float().flatten() for x in (video, maps)]
+        values = [vae.encode(x, return_dict=False)[0].mean.float().flatten() for x in (video, maps)]
     return round(1 / float(torch.cat(values).std()), 5)
 
 

@@ -36,7 +36,7 @@ def main() -> None:
                 (right_FHW & (map_FHW == level)).sum() / ((decoded_FHW == level) | (map_FHW == level)).sum()
                 for level in levels
             ]
-            print(  # noqa: T201
+            print(
                 f"seed {seed}  {name:14}  {1000 * statistics.median(seconds):5.0f} ms"
                 f"  all {100 * right_FHW.mean():6.2f} %  inside {100 * right_FHW[inner_FHW].mean():7.3f} %"
                 f"  worst object's IoU {min(overlap):.2f}"

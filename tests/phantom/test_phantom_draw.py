@@ -13,6 +13,7 @@ TRIPLET = {t.name: t.id for t in taxonomy.TRIPLETS}
 
 
 def clips_of(*names: str, phase: int = 1, seed: int = 0, **options):
+    options.setdefault("size_hw", (64, 96))
     phases = torch.full((len(names),), phase)
     return draw.draw_clips(phases, torch.tensor([TRIPLET[name] for name in names]), seed, **options)
 
@@ -87,9 +88,9 @@ def test_what_the_verb_does_is_seen():
 
 def test_phases_and_instruments_change_the_picture():
     hook = TRIPLET["hook,null_verb,null_target"]
-    by_phase = draw.draw_clips(torch.arange(7), torch.full((7,), hook), 0, num_frames=1)
+    by_phase = draw.draw_clips(torch.arange(7), torch.full((7,), hook), 0, num_frames=1, size_hw=(64, 96))
     tools = torch.tensor([TRIPLET[f"{name},null_verb,null_target"] for name in taxonomy.INSTRUMENTS])
-    by_tool = draw.draw_clips(torch.full((6,), 1), tools, 0, num_frames=1)
+    by_tool = draw.draw_clips(torch.full((6,), 1), tools, 0, num_frames=1, size_hw=(64, 96))
     for video in (by_phase.video_BFCHW, by_tool.video_BFCHW):
         for a in range(len(video)):
             for b in range(a):

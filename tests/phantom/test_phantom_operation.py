@@ -81,7 +81,7 @@ def test_the_box_holds_the_tip():
     assert len(frames) == 40
     _, ids = frames[last]
     tool = next(i for i, name in operation.entities.items() if name == segment.triplet.instrument)
-    x, y, w, h = np.array(labels["annotations"][str(last)][0][3:7]) * [SIZE[1], SIZE[0]] * 2
+    x, y, w, h = np.array(labels["annotations"][str(last)][0][3:7]) * np.tile(SIZE[::-1], 2)
     box = ids[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1]
     assert (box == tool).sum() > 5
 

@@ -1,0 +1,71 @@
+"""The recipe of the mini models runs: in pieces, resumed, to a pipeline that loads."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import hierasurg_core
+from hierasurg_core.errors import UsageError
+from hierasurg_core.generation.pipelines import HieraSurgPipeline
+from hierasurg_core.maps import PanopticClip, colour_map
+from hierasurg_core.models import load_vae
+from hierasurg_core.phantom.draw import draw_clips
+from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG, Piece, bundle, train_stage
+from hierasurg_core.phantom.vae import coloured_maps, palette_table, random_labels, train_vae
+from hierasurg_core.progress import SilentProgress
+
+CPU = torch.device("cpu")
+MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
+PIECE = Piece(steps=2, batch=2, clips=2)
+
+
+def vae_steps(out: Path, steps: int, seconds: float) -> bool:
+    return train_vae(
+        out,
+        steps=steps,
+        clips_per_step=1,
+        seed=0,
+        device=CPU,
+        max_seconds=seconds,
+        progress=SilentProgress(),
+        size_hw=(32, 48),
+    )
+
+
+@pytest.mark.slow
+def test_the_vae_goes_on_where_it_was_and_is_not_used_before_it_is_done(tmp_path: Path):
+    assert not vae_steps(tmp_path / "cut", 2, seconds=1e-6)
+    with pytest.raises(UsageError, match="lacks 1 steps"):
+        train_stage("s2m", tmp_path / "cut", PIECE, 0, CPU, 60, SilentProgress())
+    assert vae_steps(tmp_path / "cut", 2, seconds=1e6)
+    assert vae_steps(tmp_path / "cut", 2, seconds=1e6)
+    vae = load_vae(tmp_path / "cut")
+    assert vae.config["scaling_factor"] != 1.15258426
+
+
+@pytest.mark.slow
+def test_both_stages_train_to_a_pipeline_that_loads(tmp_path: Path):
+    shutil.copytree(MINI / "vae", tmp_path / "vae")
+    for name in ("s2m", "m2v"):
+        assert train_stage(name, tmp_path, PIECE, 0, CPU, 1e6, SilentProgress())
+    bundle(tmp_path, tmp_path / "mini")
+    pipeline = HieraSurgPipeline.from_pretrained(tmp_path / "mini")
+    assert pipeline.s2m is not None
+    for model, config in ((pipeline.s2m, S2M_CONFIG), (pipeline.m2v, M2V_CONFIG)):
+        assert {key: model.config[key] for key in config} == {
+            key: list(value) if isinstance(value, tuple) else value for key, value in config.items()
+        }
+    weights = list((tmp_path / "mini").rglob("*.safetensors"))
+    assert len(weights) == 3
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in weights)
+
+
+def test_training_colours_are_those_of_generation():
+    clips = draw_clips(*random_labels(2, torch.Generator().manual_seed(0)), 0, size_hw=(32, 48), num_frames=2)
+    ours = ((coloured_maps(clips, palette_table("cpu")) + 1) * 127.5).round().to(torch.uint8)
+    for index, count in enumerate(clips.num_entities_B.tolist()):
+        clip = PanopticClip(clips.map_BFHW[index].numpy(), count)
+        theirs = colour_map(clip.map_FHW, range(count + 2))
+        assert (ours[index].permute(0, 2, 3, 1).numpy() == theirs).all()
