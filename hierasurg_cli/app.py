@@ -12,7 +12,7 @@ import typer
 
 import hierasurg_core
 from hierasurg_cli import console
-from hierasurg_cli.commands import generate
+from hierasurg_cli.commands import build_dataset, extract, generate
 from hierasurg_cli.options import Quiet, Verbose
 from hierasurg_core.errors import HieraSurgError
 
@@ -24,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+app.command(epilog=extract.EPILOG)(extract.extract)
+app.command(epilog=build_dataset.EPILOG)(build_dataset.build_dataset)
 app.command(epilog=generate.EPILOG)(generate.generate)
 
 

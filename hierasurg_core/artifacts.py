@@ -25,11 +25,16 @@ _HARDLY_ANYTHING = 64 * 1024  # bytes free on a disk that is as good as full
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Generator[Path, None, None]:
+def atomic_file(path: Path, *, durable: bool = True) -> Generator[Path, None, None]:
     """Lets a writer fill a temporary file that becomes `path` when the block ends without an error.
 
     The temporary path lies in the same folder and has the same suffix; it does not exist yet. The target's
     folder has to exist (see `ensure_writable_folder`).
+
+    Args:
+        path: The target.
+        durable: Wait until the disk has it. Without, a killed process still leaves the file whole or
+            absent, but a power cut may not: for thousands of small files that can be made again.
 
     Raises:
         ResourceError: The disk is full, or the folder may not be written. Any other error of the block
@@ -42,9 +47,11 @@ def atomic_file(path: Path) -> Generator[Path, None, None]:
     part = _temporary_name(path)
     try:
         yield part
-        _fsync(part)
+        if durable:
+            _fsync(part)
         os.replace(part, path)
-        _fsync(path.parent)
+        if durable:
+            _fsync(path.parent)
     except BaseException as error:
         resource_error = _as_resource_error(error, path, part)
         part.unlink(missing_ok=True)

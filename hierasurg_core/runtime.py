@@ -148,6 +148,24 @@ def is_distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def claim(unit: str) -> bool:
+    """Tells whether this process is the first of its group to ask for a unit of work; always when alone.
+
+    So processes share work without a plan: each goes through all units and does those it can claim. A name
+    can be claimed once in the life of a process group.
+    """
+    if not is_distributed():
+        return True
+    store = torch.distributed.distributed_c10d._get_default_store()
+    return store.add(f"claim/{unit}", 1) == 1
+
+
+def wait_for_all() -> None:
+    """Waits until all processes of the group have come here; nothing when alone."""
+    if is_distributed():
+        torch.distributed.barrier()
+
+
 def memory_in_use(device: torch.device) -> dict[str, int]:
     """Returns bytes of GPU memory: allocated now, reserved, and the peak allocated; empty on a CPU."""
     if device.type != "cuda":

@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from hierasurg_core.errors import ResourceError, UsageError
 from hierasurg_core.runtime import (
+    claim,
     generator_state,
     make_generator,
     memory_in_use,
@@ -17,6 +19,7 @@ from hierasurg_core.runtime import (
     restore_generator,
     restore_random_state,
     seed_everything,
+    wait_for_all,
     world_size,
 )
 
@@ -94,3 +97,15 @@ def test_alone_on_a_cpu() -> None:
     with process_group("cpu") as device:
         assert device == CPU
         assert world_size() == 1
+
+
+def test_a_unit_of_work_is_claimed_once(tmp_path: Path) -> None:
+    assert claim("video01") is claim("video01") is True  # alone, everything is ours
+    meeting = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    try:
+        assert [claim(unit) for unit in ("video01", "video02", "video01")] == [True, True, False]
+        wait_for_all()
+    finally:
+        torch.distributed.destroy_process_group()
+    wait_for_all()

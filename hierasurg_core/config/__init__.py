@@ -4,6 +4,21 @@ Imports no torch.
 """
 
 from hierasurg_core.config.reading import load_config, to_dict, write_config
-from hierasurg_core.config.runs import SECTIONS, GenerateConfig, TrainConfig
+from hierasurg_core.config.runs import (
+    SECTIONS,
+    BuildDatasetConfig,
+    ExtractConfig,
+    GenerateConfig,
+    TrainConfig,
+)
 
-__all__ = ["SECTIONS", "GenerateConfig", "TrainConfig", "load_config", "to_dict", "write_config"]
+__all__ = [
+    "SECTIONS",
+    "BuildDatasetConfig",
+    "ExtractConfig",
+    "GenerateConfig",
+    "TrainConfig",
+    "load_config",
+    "to_dict",
+    "write_config",
+]

@@ -21,6 +21,7 @@ Precision = Literal["bf16", "fp16", "fp32"]
 Schedule = Literal["constant", "cosine"]
 
 _MAX_SEED = 2**63 - 1
+_SIZE_HW = re.compile(r"([1-9]\d*)x([1-9]\d*)")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
@@ -87,6 +88,155 @@ class GenerateConfig:
             raise UsageError(
                 "frame needs map: give the panoptic map of that image, or maps of the whole clip"
             )
+
+
+@dataclass(frozen=True)
+class BuildDatasetConfig:
+    """One call of `build-dataset`.
+
+    Attributes:
+        videos: Folder of frame folders, as `extract` makes it.
+        out: Folder for the data set.
+        labels: Folder with CholecT50 JSON or Cholec80 phase files; None builds without phases and triplets.
+        maps: Folder with `videoNN_masks/`; None: `videos`.
+        base: Model folder with `vae/`, Hub id, or "mini" for the bundled models.
+        fps: Frames a second of the frame folders, 1 or 8.
+        step: Frames between the starts of clips, whole seconds; None: one second.
+        size: Rows x columns of video and maps ("480x720"); None: the VAE's own.
+        map_size: The same for coloured maps, which S2M learns; None: 256x384, or `size` if that is less.
+        train: List of the videos to train on.
+        val: List of the videos to validate on.
+        val_fraction: Share of the videos that validates, in place of lists.
+        flip: Probability of either flip, in the training split.
+        object_dropout: Probability that an object is taken out of a clip, in the training split.
+        first_frames: First frames stored a clip: a clean one, and others with noise.
+        shard_mb: Largest size of a shard, about.
+        batch: Clips encoded at once.
+        on_the_fly: Write an index only; training decodes and encodes.
+        drop_unlabelled: Leave out clips without maps, which are an error otherwise.
+        notice: Put CAMMA's licence notice into the manifest.
+        resume: Keep whole shards that are there; else everything is made anew.
+        describe: Only tell what is found.
+        seed: Of split, flips, dropout and noise.
+        device: As in `GenerateConfig`.
+        dtype: As in `GenerateConfig`.
+
+    Raises:
+        UsageError: A number is out of range, or two settings exclude each other.
+    """
+
+    videos: Path = Path("videos")
+    out: Path = Path("dataset")
+    labels: Path | None = Path("labels")
+    maps: Path | None = None
+    base: str = "THUDM/CogVideoX-2b"
+    fps: Fps = 1
+    step: int | None = None
+    size: str | None = None
+    map_size: str | None = None
+    train: Path | None = None
+    val: Path | None = None
+    val_fraction: float | None = None
+    flip: float = 0.3
+    object_dropout: float = 0.0
+    first_frames: int = 2
+    shard_mb: float = 1000.0
+    batch: int = 1
+    on_the_fly: bool = False
+    drop_unlabelled: bool = False
+    notice: bool = True
+    resume: bool = True
+    describe: bool = False
+    seed: int = 0
+    device: str = "auto"
+    dtype: Dtype = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks ranges and combinations."""
+        _check_choices(self)
+        for name in ("first_frames", "batch"):
+            _at_least(name, getattr(self, name), 1)
+        _above_zero("shard_mb", self.shard_mb)
+        for name in ("size", "map_size"):
+            if getattr(self, name) is not None:
+                _check_size_hw(name, getattr(self, name))
+        if self.step is not None:
+            _at_least("step", self.step, 1)
+            if self.step % self.fps:
+                raise UsageError(
+                    f"step {self.step} is no whole number of seconds at {self.fps} fps: maps are one a second"
+                )
+        for name in ("flip", "object_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
+        if self.val_fraction is not None:
+            _fraction("val_fraction", self.val_fraction)
+            if self.train is not None or self.val is not None:
+                raise UsageError("val_fraction excludes train and val: give lists or a fraction")
+        if not self.base:
+            raise UsageError("base is empty: give a model folder, a Hub id, or 'mini'")
+        _in_seeds(self.seed)
+        _check_device(self.device)
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """One call of `extract`.
+
+    Attributes:
+        source: A video file, a folder of videos, or a folder of image folders.
+        out: Folder for the frame folders.
+        fps: Frames a second.
+        size: Rows x columns of the frames ("480x720"), cropped to that shape; None: as they are.
+        crop: Rows x columns to cut out of the middle before that; None: all.
+        quality: Of the JPEGs, 1 to 100.
+        workers: Videos at a time; None: by the cores.
+        start: Second of each video to begin at.
+        end: Second to stop before; None: the end of the video.
+        only: List of the operations to take; None: all.
+        strict: Decode every frame, and refuse a video of which one cannot be decoded.
+        with_fix: Changes nothing: the fault that this option worked around does not arise here.
+
+    Raises:
+        UsageError: A number is out of range, or a size is none.
+    """
+
+    source: Path | None = None
+    out: Path = Path("videos")
+    fps: float = 1.0
+    size: str | None = None
+    crop: str | None = None
+    quality: int = 95
+    workers: int | None = None
+    start: float = 0.0
+    end: float | None = None
+    only: Path | None = None
+    strict: bool = False
+    with_fix: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _above_zero("fps", self.fps)
+        for name in ("size", "crop"):
+            _as_size(name, getattr(self, name))
+        _at_least("quality", self.quality, 1)
+        if self.quality > 100:
+            raise UsageError(f"quality must be 100 or less, not {self.quality}")
+        if self.workers is not None:
+            _at_least("workers", self.workers, 1)
+        _at_least("start", self.start, 0)
+        if self.end is not None and not self.start < self.end < math.inf:
+            raise UsageError(f"end must be more than start, {self.start:g}, not {self.end:g}")
+
+    @property
+    def size_hw(self) -> tuple[int, int] | None:
+        """`size` as numbers."""
+        return _as_size("size", self.size)
+
+    @property
+    def crop_hw(self) -> tuple[int, int] | None:
+        """`crop` as numbers."""
+        return _as_size("crop", self.crop)
 
 
 @dataclass(frozen=True)
@@ -168,7 +318,13 @@ class TrainConfig:
 
 
 SECTIONS: Mapping[str, type] = types.MappingProxyType(
-    {"generate": GenerateConfig, "train-s2m": TrainConfig, "train-m2v": TrainConfig}
+    {
+        "build-dataset": BuildDatasetConfig,
+        "extract": ExtractConfig,
+        "generate": GenerateConfig,
+        "train-s2m": TrainConfig,
+        "train-m2v": TrainConfig,
+    }
 )
 
 
@@ -183,6 +339,16 @@ def _check_choices(config: object) -> None:
 
 def _literals(kind: Any) -> tuple[object, ...]:
     return typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+
+
+def _as_size(name: str, text: str | None) -> tuple[int, int] | None:
+    """Reads "480x720", rows first."""
+    if text is None:
+        return None
+    match = _SIZE_HW.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{name} must be rows x columns like 480x720, not {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def _at_least(name: str, value: float, lowest: int) -> None:
@@ -203,6 +369,18 @@ def _fraction(name: str, value: float) -> None:
 def _in_seeds(seed: int) -> None:
     if not 0 <= seed <= _MAX_SEED:
         raise UsageError(f"seed must lie between 0 and {_MAX_SEED}, not {seed}")
+
+
+def _check_size_hw(name: str, text: str) -> None:
+    """Holds rows x columns to what the models can take: sides divisible by 16."""
+    match = _SIZE_HW.fullmatch(text)
+    if not match:
+        raise UsageError(f"{name} must be rows x columns, as 480x720, not {text!r}")
+    nearest = "x".join(str(max(16, round(int(side) / 16) * 16)) for side in match.groups())
+    if text != nearest:
+        raise UsageError(
+            f"{name} {text} is not possible: sides must be divisible by 16; nearest is {nearest}"
+        )
 
 
 def _check_device(device: str) -> None:

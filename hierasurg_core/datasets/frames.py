@@ -1,0 +1,245 @@
+"""Frame folders: `videoNN/NNNNNN.jpg` numbered from 000000, with the manifest `extract.json` beside them.
+
+Owns the manifest, the writing of single frames, and what counts as a black one. It refuses folders whose
+extraction has not finished or whose frames are not all there. Loads no torch.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hierasurg_core import artifacts, video
+from hierasurg_core.errors import DataError
+
+MANIFEST = "extract.json"
+SCHEMA = 1
+
+_FRAME = re.compile(r"(\d{6})\.(jpg|jpeg|png)")
+_BLACK_BELOW = 16  # of 255, for the brightest 8x8 block's mean: what coding leaves of a black frame
+_MIB = 1 << 20
+_JPEG_END = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class FrameFolder:
+    """A video as frames on disk.
+
+    Attributes:
+        folder: Where they are.
+        name: "videoNN".
+        fps: Frames a second; None for a folder that `extract` did not write.
+        num_frames: How many, numbered from 000000.
+        size_hw: Of each.
+        black: Indices of frames outside the body, which are all black.
+        digest: Of the source, see `file_digest`; of the frames themselves where the source is not known.
+        start: The second of the video that frame 000000 shows.
+        suffix: Of the frames' files, ".jpg" but for folders of others.
+    """
+
+    folder: Path
+    name: str
+    fps: float | None
+    num_frames: int
+    size_hw: tuple[int, int]
+    black: frozenset[int] = field(repr=False)
+    digest: str
+    start: float = 0.0
+    suffix: str = ".jpg"
+
+    def frame_path(self, index: int) -> Path:
+        """The file of one frame."""
+        return self.folder / f"{index:06d}{self.suffix}"
+
+
+def read_manifest(folder: Path) -> FrameFolder:
+    """Reads what a frame folder holds, from its manifest, or from its files where it has none.
+
+    Without a manifest the rate is unknown, and black frames are found by looking at every frame.
+
+    Raises:
+        DataError: The folder is missing or empty, its extraction is not finished, frames are missing, or
+            the manifest is of another schema.
+    """
+    manifest = folder / MANIFEST
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder of frames: it does not exist")
+    if not manifest.exists():
+        return _read_plain(folder)
+    content = artifacts.read_json(manifest)
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise DataError(f"{manifest} is no manifest of schema {SCHEMA}: extract the video again")
+    if content.get("complete") is not True:
+        raise DataError(f"{folder} is not finished: run the same 'hierasurg extract' again")
+    try:
+        result = FrameFolder(
+            folder=folder,
+            name=str(content["name"]),
+            fps=float(content["fps"]),
+            num_frames=int(content["num_frames"]),
+            size_hw=(int(content["size_hw"][0]), int(content["size_hw"][1])),
+            black=frozenset(int(index) for index in content["black"]),
+            digest=str(content["digest"]),
+            start=float(content["settings"]["start"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{manifest} is damaged ({error!r}): extract the video again") from error
+    missing = missing_frames(folder, result.num_frames)
+    if missing:
+        raise DataError(
+            f"{folder} lacks {len(missing)} of {result.num_frames} frames, first {missing[0]:06d}.jpg: "
+            "run the same 'hierasurg extract' again"
+        )
+    return result
+
+
+def numbered_images(folder: Path) -> dict[int, Path]:
+    """The images of a folder that are named by six digits, by number, in rising order."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if match := _FRAME.fullmatch(path.name.lower()):
+            number = int(match[1])
+            if number in found:
+                raise DataError(f"{folder} holds frame {number:06d} twice: {found[number].name}, {path.name}")
+            found[number] = path
+    return found
+
+
+def missing_frames(folder: Path, num_frames: int) -> list[int]:
+    """Numbers below `num_frames` that have no JPEG in the folder."""
+    present = {entry.name for entry in os.scandir(folder)}
+    return [index for index in range(num_frames) if f"{index:06d}.jpg" not in present]
+
+
+def is_black(image: bytes) -> bool:
+    """Whether an encoded picture is black all over; False for what is no picture."""
+    blocks_HW = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    return blocks_HW is not None and int(blocks_HW.max()) < _BLACK_BELOW
+
+
+def is_whole_jpeg(image: bytes) -> bool:
+    """Whether an encoded JPEG has its end; an atomically written one lacks it only after a power cut."""
+    return image.endswith(_JPEG_END)
+
+
+def encode_jpeg(picture_HWC: NDArray[np.uint8], quality: int) -> bytes:
+    """Encodes a picture, blue first, as a baseline JPEG; the same pixels give the same bytes."""
+    _, data = cv2.imencode(".jpg", picture_HWC, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
+def write_frame(folder: Path, indices: Iterable[int], image: bytes) -> None:
+    """Writes one encoded picture as the frames of these numbers, each whole or not at all.
+
+    Raises:
+        ResourceError: The disk is full or may not be written.
+    """
+    for index in indices:
+        with artifacts.atomic_file(folder / f"{index:06d}.jpg", durable=False) as part:
+            part.write_bytes(image)
+
+
+def shape_picture(
+    picture_HWC: NDArray[np.uint8], crop_hw: tuple[int, int] | None, size_hw: tuple[int, int] | None
+) -> NDArray[np.uint8]:
+    """Cuts the middle out of a picture, then resizes it, cropped to the size's shape and never stretched."""
+    if crop_hw is not None:
+        top, left = ((a - b) // 2 for a, b in zip(picture_HWC.shape[:2], crop_hw, strict=True))
+        picture_HWC = picture_HWC[top : top + crop_hw[0], left : left + crop_hw[1]]
+    return np.ascontiguousarray(picture_HWC) if size_hw is None else video.fit_image(picture_HWC, size_hw)
+
+
+def file_digest(path: Path) -> str:
+    """Tells versions of a large file apart: SHA-256 of its size and of its first, middle and last MiB.
+
+    Operations take gigabytes, and reading them whole would cost as much as decoding them. A change that
+    keeps the size and spares these three parts goes unseen.
+
+    Raises:
+        DataError: The file is missing or unreadable.
+    """
+    digest = hashlib.sha256()
+    try:
+        size = path.stat().st_size
+        digest.update(str(size).encode())
+        with path.open("rb") as file:
+            for at in sorted({0, max(0, size // 2 - _MIB // 2), max(0, size - _MIB)}):
+                file.seek(at)
+                digest.update(file.read(_MIB))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def images_digest(paths: Sequence[Path]) -> str:
+    """The same for a folder of images: their names and sizes, and `file_digest` of three of them.
+
+    Raises:
+        DataError: One is missing or unreadable.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path in paths:
+            digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
+    for path in {paths[0]: None, paths[len(paths) // 2]: None, paths[-1]: None} if paths else {}:
+        digest.update(file_digest(path).encode())
+    return digest.hexdigest()
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a file whole.
+
+    Raises:
+        DataError: It is missing or unreadable.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def manifest_state(folder: Path) -> dict[str, Any]:
+    """What `extract` left in a folder: its manifest, finished or not; empty where there is none.
+
+    Raises:
+        DataError: The manifest is unreadable.
+    """
+    path = folder / MANIFEST
+    content = artifacts.read_json(path) if path.exists() else {}
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no manifest: delete the folder {folder} and extract the video again")
+    return content
+
+
+def _read_plain(folder: Path) -> FrameFolder:
+    images = numbered_images(folder)
+    if not images:
+        raise DataError(f"{folder} holds no frames: they are called 000000.jpg, 000001.jpg, ...")
+    numbers = list(images)
+    for expected, number in enumerate(numbers):
+        if number != expected:
+            raise DataError(f"{folder} lacks frame {expected:06d}: frames are numbered from 000000 on")
+    suffixes = {path.suffix for path in images.values()}
+    if len(suffixes) > 1:
+        raise DataError(f"{folder} mixes {' and '.join(sorted(suffixes))} files: keep one kind")
+    first_HWC = video.read_image(images[0])
+    black = [number for number, path in images.items() if is_black(read_bytes(path))]
+    return FrameFolder(
+        folder=folder,
+        name=folder.name,
+        fps=None,
+        num_frames=len(images),
+        size_hw=(first_HWC.shape[0], first_HWC.shape[1]),
+        black=frozenset(black),
+        digest=images_digest(list(images.values())),
+        suffix=suffixes.pop(),
+    )

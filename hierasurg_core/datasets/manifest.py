@@ -1,0 +1,164 @@
+"""`dataset/manifest.json`: what a data set holds, written last and read first.
+
+It carries no dates and nothing of the machine, so the same data give the same file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hierasurg_core import taxonomy
+from hierasurg_core.artifacts import read_json
+from hierasurg_core.datasets.clips import ClipForm
+from hierasurg_core.datasets.encoder import VaeIdentity
+from hierasurg_core.datasets.fingerprint import SCHEMA
+from hierasurg_core.datasets.plan import INDEX, LATENTS, DatasetPlan
+from hierasurg_core.errors import DataError
+
+MANIFEST = "manifest.json"
+_KIND = "hierasurg dataset"
+
+_PAPERS = (
+    "A. P. Twinanda et al. EndoNet: A Deep Architecture for Recognition Tasks on Laparoscopic Videos. 2017.",
+    (
+        "C. I. Nwoye et al. Rendezvous: Attention Mechanisms for the Recognition of Surgical Action Triplets "
+        "in Endoscopic Videos. 2022."
+    ),
+    "C. I. Nwoye and N. Padoy. arXiv:2204.05235 (splits and metrics of CholecT45 and CholecT50). 2022.",
+)
+NOTICE = {
+    "data": "Made from data of CAMMA, University of Strasbourg: Cholec80, CholecT45 or CholecT50.",
+    "license": "CC BY-NC-SA 4.0",
+    "terms": "All here, and models trained on it, derive from them: no commercial use, share alike, cite.",
+    "papers": list(_PAPERS),
+}
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard that the manifest names.
+
+    Attributes:
+        video: "video01".
+        split: "train" or "val".
+        path: Its file.
+        clips: How many it holds.
+        fingerprint: What it is made from.
+    """
+
+    video: str
+    split: str
+    path: Path
+    clips: int
+    fingerprint: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set's manifest, checked.
+
+    Attributes:
+        folder: The data set.
+        contents: "latents" or "index".
+        form: What its clips look like.
+        vae: Whose latents they are, or are to be.
+        sources: For an index, where frames and maps lie: "videos" and "maps"; relative to the working folder.
+        flip: Probability of flips for training on the fly.
+        object_dropout: The same for object dropout.
+        shards: All of them, in order.
+    """
+
+    folder: Path
+    contents: str
+    form: ClipForm
+    vae: VaeIdentity
+    sources: dict[str, str]
+    flip: float
+    object_dropout: float
+    shards: tuple[ShardEntry, ...]
+
+
+def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
+    """Returns the manifest of a data set whose shards are all there."""
+    config = plan.config
+    clips = {
+        split: sum(len(video.clips.starts) for video in plan.videos if video.split == split)
+        for split in plan.splits.names
+    }
+    return {
+        "kind": _KIND,
+        "schema": SCHEMA,
+        "contents": plan.contents,
+        **({"notice": NOTICE} if config.notice else {}),
+        "form": dataclasses.asdict(plan.form),
+        "frames_a_clip": plan.form.num_frames,
+        "labels_a_clip": plan.form.seconds,
+        "flip": config.flip,
+        "object_dropout": config.object_dropout,
+        "vae": dataclasses.asdict(plan.vae),
+        "sources": {"videos": str(config.videos), "maps": str(config.maps or config.videos)},
+        "vocabularies": {
+            "phase": list(taxonomy.PHASES),
+            "triplet": [triplet.name for triplet in taxonomy.TRIPLETS],
+        },
+        "splits": {split: list(names) for split, names in plan.splits.names.items()},
+        "clips": clips,
+        "videos": {
+            video.name: {
+                "split": video.split,
+                "frames": video.reader.folder.num_frames,
+                "clips": len(video.clips.starts),
+                "dropped_black": video.clips.black,
+                "dropped_unlabelled": len(video.clips.unlabelled),
+                "shards": [
+                    {"file": shard.path.name, "clips": len(shard.starts), "fingerprint": shard.fingerprint}
+                    for shard in video.shards
+                ],
+            }
+            for video in plan.videos
+        },
+    }
+
+
+def read_dataset_manifest(folder: Path) -> Manifest:
+    """Reads and checks `manifest.json`.
+
+    Raises:
+        DataError: There is none (then the data set is not finished), or it is of another program or version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        state = "is not finished" if any(folder.glob("*.safetensors")) else "is no data set"
+        raise DataError(f"{folder} {state}: there is no {MANIFEST}; run 'hierasurg build-dataset'")
+    said = read_json(path)
+    if not isinstance(said, dict) or said.get("kind") != _KIND:
+        raise DataError(f"{path} is no manifest of a hierasurg data set")
+    if said.get("schema") != SCHEMA:
+        raise DataError(
+            f"{folder} has schema {said.get('schema')}, this program reads {SCHEMA}: build the data set again"
+        )
+    try:
+        form, vae = said["form"], said["vae"]
+        pair = {key: tuple(form[key]) for key in ("size_hw", "map_size_hw")}
+        manifest = Manifest(
+            folder=folder,
+            contents=said["contents"],
+            form=ClipForm(**{**form, **pair}),
+            vae=VaeIdentity(**{**vae, "size_hw": tuple(vae["size_hw"])}),
+            sources=said["sources"],
+            flip=said["flip"],
+            object_dropout=said["object_dropout"],
+            shards=tuple(
+                ShardEntry(name, video["split"], folder / shard["file"], shard["clips"], shard["fingerprint"])
+                for name, video in said["videos"].items()
+                for shard in video["shards"]
+            ),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {error}; build the data set again") from error
+    if manifest.contents not in (LATENTS, INDEX):
+        raise DataError(f"{path} is damaged: contents are {manifest.contents!r}; build the data set again")
+    return manifest

@@ -1,0 +1,82 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from hierasurg_core.datasets.shards import Shard, ShardWriter, read_fingerprint
+from hierasurg_core.errors import DataError
+
+
+def write(path: Path) -> None:
+    with ShardWriter(path, {"schema": 1, "fps": 8}) as shard:
+        assert shard.append("start", np.array([3, 4], np.int32)) == 0
+        assert shard.append("mean", np.arange(12, dtype=np.float16).reshape(2, 2, 3)) == 0
+        assert shard.append("start", np.array([9], np.int32)) == 2
+        shard.append("bytes", np.arange(5, dtype=np.uint8))
+        shard.append("end", np.array([5], np.int64))
+        shard.append("empty", np.empty(0, np.int16))
+
+
+def test_rows_come_back_and_any_reader_agrees(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    shard = Shard(path)
+    assert shard.fingerprint == read_fingerprint(path) == {"schema": 1, "fps": 8}
+    assert shard.tensors["start"].tolist() == [3, 4, 9]
+    assert shard.tensors["mean"].shape == (2, 2, 3)
+    assert shard.tensors["empty"].shape == (0,)
+    theirs = load_file(path)
+    assert set(theirs) == set(shard.tensors)
+    for name, tensor in theirs.items():
+        assert np.array_equal(tensor, shard.tensors[name])
+        assert tensor.dtype == shard.tensors[name].dtype
+    assert not shard.tensors["mean"].flags.writeable
+
+
+def test_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_an_error_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path / "a.safetensors", {}) as shard:
+        shard.append("start", np.array([1], np.int32))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is float16"), ShardWriter(tmp_path / "a.safetensors", {}) as shard:
+        shard.append("mean", np.zeros((1, 2), np.float16))
+        shard.append("mean", np.zeros((1, 3), np.float16))
+    with pytest.raises(ValueError, match="no float64"), ShardWriter(tmp_path / "a.safetensors", {}) as shard:
+        shard.append("mean", np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[:4], "is no safetensors file"),
+        (lambda data: b"\xff" * len(data), "is no safetensors file"),
+        (lambda data: data[:-3], "is damaged"),
+        (lambda data: data.replace(b"hierasurg dataset", b"somebody elses ds"), "no shard of a hierasurg"),
+        (lambda data: data.replace(b'"I64"', b'"I65"'), "is damaged"),
+    ],
+)
+def test_damaged_and_foreign_files_are_refused(
+    damage: Callable[[bytes], bytes], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    write(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=said):
+        Shard(path)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot read the shard"):
+        Shard(tmp_path / "a.safetensors")

@@ -1,0 +1,139 @@
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_datasets import build, config, encoder, write_operation, write_vae
+from tiny_training import ALPHA_BAR_T, m2v, s2m
+from tiny_training import config as train_config
+
+from hierasurg_core.datasets.dataset import ClipDataset, open_dataset
+from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.progress import SilentProgress
+from hierasurg_core.training import Batch, BatchSource, M2VStage, S2MStage, train
+from hierasurg_core.training.from_dataset import DatasetSource
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("operations")
+    write_operation(folder, 1, 18)
+    write_operation(folder, 2, 17)
+    write_vae(folder / "model")
+    build(config(folder, val_fraction=0.0))
+    build(config(folder, val_fraction=0.0, on_the_fly=True, out=folder / "index"))
+    return folder
+
+
+@pytest.fixture
+def clips(root: Path) -> ClipDataset:
+    return open_dataset(root / "dataset")
+
+
+def drawn(source: BatchSource, batches: int) -> list[Batch]:
+    return list(islice(source, batches))
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return one.ids == other.ids and torch.equal(one.latents_BFCHW, other.latents_BFCHW)
+
+
+def test_batches_of_either_stage(clips: ClipDataset) -> None:
+    maps = drawn(DatasetSource(clips, "s2m", 3), 1)[0]
+    assert maps.latents_BFCHW.shape == (3, 16, 4, 4, 6)
+    assert maps.first_map_B1CHW is not None
+    assert torch.equal(maps.first_map_B1CHW, maps.latents_BFCHW[:, :1])
+    video = drawn(DatasetSource(clips, "m2v", 3), 1)[0]
+    assert video.latents_BFCHW.shape == (3, 5, 4, 4, 6)
+    assert video.first_frame_B1CHW.shape == (3, 1, 4, 4, 6)
+    assert video.maps_BFHW is not None
+    assert video.maps_BFHW.shape == (3, 16, 32, 48)
+    levels = video.levels_BFHW()
+    assert levels is not None
+    assert levels.max() == 1
+    for batch in (maps, video):
+        assert batch.phase_BF is not None
+        assert batch.triplet_BF is not None
+        clip = next(clips.get(i) for i in range(len(clips)) if clips.get(i).id == batch.ids[1])
+        assert batch.phase_BF[1].tolist() == clip.phase_S.tolist()
+        assert batch.triplet_BF[1].tolist() == clip.triplet_S.tolist()
+
+
+def test_video_latents_are_drawn_from_their_posterior(clips: ClipDataset) -> None:
+    by_id = {clips.get(index).id: clips.get(index) for index in range(len(clips))}
+    scores, kinds = [], set()
+    for batch in islice(DatasetSource(clips, "m2v", 4), 40):
+        for name, latents, first in zip(batch.ids, batch.latents_BFCHW, batch.first_frame_B1CHW, strict=True):
+            clip = by_id[name]
+            mean = torch.from_numpy(clip.video_mean_TChw.copy()).float()
+            spread = torch.exp(0.5 * torch.from_numpy(clip.video_logvar_TChw.copy()).float())
+            scores.append((latents - mean) / spread)
+            first_frames = torch.from_numpy(clip.first_frame_KChw.copy())
+            kinds.update(k for k, kind in enumerate(first_frames) if torch.equal(kind, first[0]))
+    standard = torch.stack(scores)
+    assert standard.mean().item() == pytest.approx(0, abs=0.02)
+    assert standard.std().item() == pytest.approx(1, abs=0.02)
+    assert kinds == {0, 1}
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_resumed_stream_gives_the_very_same_batches(after: int, clips: ClipDataset) -> None:
+    source = DatasetSource(clips, "m2v", 2, seed=3)
+    stream = iter(source)
+    for _ in range(after):
+        next(stream)
+    resumed = DatasetSource(clips, "m2v", 2, seed=8)
+    resumed.load_state_dict(source.state_dict())
+    assert all(map(same, [next(stream) for _ in range(4)], drawn(resumed, 4)))
+
+
+def test_an_epoch_holds_every_clip_once(clips: ClipDataset) -> None:
+    names = [name for batch in drawn(DatasetSource(clips, "s2m", 2, seed=1), 10) for name in batch.ids]
+    epochs = [names[start : start + 5] for start in range(0, 20, 5)]
+    assert all(len(set(epoch)) == 5 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_two_ranks_get_what_one_would(clips: ClipDataset) -> None:
+    alone = drawn(DatasetSource(clips, "m2v", 4), 3)
+    ranks = [drawn(DatasetSource(clips, "m2v", 2, rank=rank, world_size=2), 3) for rank in (0, 1)]
+    for whole, first, second in zip(alone, *ranks, strict=True):
+        assert whole.ids == first.ids + second.ids
+        assert torch.equal(whole.latents_BFCHW, torch.cat([first.latents_BFCHW, second.latents_BFCHW]))
+
+
+@pytest.mark.parametrize("stage", ["s2m", "m2v"])
+def test_the_trainer_takes_it(stage: str, clips: ClipDataset, tmp_path: Path) -> None:
+    def run(out: Path, steps: int) -> torch.Tensor:
+        model, of = (
+            (s2m(), S2MStage(ALPHA_BAR_T))
+            if stage == "s2m"
+            else (m2v(), M2VStage(ALPHA_BAR_T, hierarchical=True))
+        )
+        source = DatasetSource(clips, "s2m" if stage == "s2m" else "m2v", 2)
+        train(model, of, source, train_config(steps=steps, checkpoint_every=2), out, SilentProgress())
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    whole = run(tmp_path / "whole", 4)
+    run(tmp_path / "parts", 2)
+    assert torch.equal(run(tmp_path / "parts", 4), whole)
+
+
+def test_clips_encoded_on_the_fly_train_as_well(root: Path) -> None:
+    clips = open_dataset(root / "index", encoder=encoder(root / "model"))
+    source = DatasetSource(clips, "m2v", 2, threads=1, ahead=1)
+    stream = iter(source)
+    first = next(stream)
+    state = source.state_dict()
+    again = DatasetSource(clips, "m2v", 2, threads=1, ahead=1)
+    again.load_state_dict(state)
+    assert same(next(stream), drawn(again, 1)[0])
+    assert first.maps_BFHW is not None
+
+
+def test_bad_sources_are_refused(clips: ClipDataset) -> None:
+    with pytest.raises(UsageError, match="batch 0"):
+        DatasetSource(clips, "m2v", 0)
+    source = DatasetSource(clips, "m2v", 1)
+    with pytest.raises(DataError, match=r"the run began with 9 clips and .* has 5 now"):
+        source.load_state_dict({"clips": 9, "seed": 0, "epoch": 0, "offset": 0})
