@@ -29,7 +29,7 @@ from hierasurg_core.datasets.augment import (
 from hierasurg_core.datasets.frames import FrameFolder
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.errors import DataError
-from hierasurg_core.maps import MAX_LEVELS, PanopticClip, colour_map, fit_maps
+from hierasurg_core.maps import PanopticClip, colour_map, fit_maps, palette_levels
 from hierasurg_core.video import fit_image, read_image
 
 CLIP_FRAMES = {1: 16, 8: 48}  # by frames a second
@@ -134,17 +134,6 @@ def list_clips(folder: FrameFolder, maps: VideoMaps, form: ClipForm) -> ClipStar
         else:
             starts.append(start)
     return ClipStarts(tuple(starts), black, tuple(unlabelled))
-
-
-def palette_levels(maps: PanopticClip) -> tuple[int, ...] | None:
-    """Returns the ids that S2M's palette stands for, the rule that sampling follows too.
-
-    All of 0..K+1 where these are at most 20, so that a palette lasts as long as the ids do; else those that
-    occur; None where these are too many as well.
-    """
-    if maps.max_id < MAX_LEVELS:
-        return tuple(range(maps.max_id + 1))
-    return maps.levels if len(maps.levels) <= MAX_LEVELS else None
 
 
 class ClipReader:

@@ -29,6 +29,7 @@ from hierasurg_core.maps import (
     decode_colours,
     fit_maps,
     normalise_levels,
+    palette_levels,
 )
 from hierasurg_core.models import (
     AutoencoderKLCogVideoX,
@@ -231,7 +232,7 @@ class HieraSurgPipeline(DiffusionPipeline):
         if photo_HWC.shape[:2] != first_map_HW.shape:
             raise DataError(f"the photograph is {_size(photo_HWC)}, but its map {_size(first_map_HW)}")
         clip = PanopticClip(first_map_HW[None], num_entities)
-        levels = palette_levels(clip)
+        levels = expect_levels(clip)
         coloured_HWC = colour_map(first_map_HW, levels)
         photo = encode_frames(self._frame_vae, self._pixels(photo_HWC)[:, None]).float()
         first_map = encode_frames(self._frame_vae, self._pixels(coloured_HWC)[:, None]).float()
@@ -336,18 +337,16 @@ class HieraSurgPipeline(DiffusionPipeline):
             raise WeightsError(f"{stage} made NaN or infinity in {str(self.m2v.dtype)[6:]}; {advice}")
 
 
-def palette_levels(clip: PanopticClip) -> tuple[int, ...]:
-    """Returns the ids that S2M's palette stands for: all of 0..K+1, also those hidden in the first map.
-
-    Where these are more than 20, those that occur.
+def expect_levels(clip: PanopticClip) -> tuple[int, ...]:
+    """Returns the ids that S2M's palette stands for (see `maps.palette_levels`).
 
     Raises:
         DataError: More than 20 occur, which `tab20` cannot tell apart.
     """
-    levels = tuple(range(clip.max_id + 1)) if clip.max_id < MAX_LEVELS else clip.levels
-    if len(levels) > MAX_LEVELS:
+    levels = palette_levels(clip)
+    if levels is None:
         raise DataError(
-            f"the first map has {len(levels)} ids, but S2M's palette tells at most {MAX_LEVELS} apart; "
+            f"the first map has {len(clip.levels)} ids, but S2M's palette tells at most {MAX_LEVELS} apart; "
             "merge or drop small entities"
         )
     return levels

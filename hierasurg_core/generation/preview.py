@@ -10,8 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from hierasurg_core.generation.pipelines import palette_levels
-from hierasurg_core.maps import MAX_LEVELS, PanopticClip, colour_map, describe_levels, palette_rgb_N3
+from hierasurg_core.maps import (
+    MAX_LEVELS,
+    PanopticClip,
+    colour_map,
+    describe_levels,
+    palette_levels,
+    palette_rgb_N3,
+)
 
 _COLUMNS = 8
 _WIDTH = 192  # pixels of a picture on the sheet
@@ -54,9 +60,9 @@ def coloured(maps: PanopticClip) -> tuple[NDArray[np.uint8], str | None]:
         uint8 (F, H, W, 3), and the comment that lets `load_clip` read the ids back; None where there are
         more ids than colours.
     """
-    if len(maps.levels) > MAX_LEVELS:
-        return palette_rgb_N3(MAX_LEVELS)[maps.map_FHW % MAX_LEVELS], None
     levels = palette_levels(maps)
+    if levels is None:
+        return palette_rgb_N3(MAX_LEVELS)[maps.map_FHW % MAX_LEVELS], None
     return colour_map(maps.map_FHW, levels), describe_levels(levels, maps.num_entities)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError
-from hierasurg_core.generation.pipelines import UNKNOWN, palette_levels
+from hierasurg_core.generation.pipelines import UNKNOWN, expect_levels
 from hierasurg_core.generation.scenes import Scene, load_scenes, matching_scenes, scene_of_maps
 from hierasurg_core.maps import PanopticClip, load_clip, load_map_image, map_num_entities
 from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet, parse_phase, parse_triplet
@@ -91,7 +91,7 @@ def _start_of_scene(
     if triplet is None:
         notes.append(f"triplet: {TRIPLETS[scene.triplet].name}, as in scene {scene.name}")
     first_map = scene.first_map()
-    palette_levels(first_map)
+    expect_levels(first_map)
     return Start(
         photo_HWC=scene.photo(),
         first_map=first_map,
@@ -114,7 +114,7 @@ def _start_of_photo(config: GenerateConfig, phase: int | None, triplet: Triplet 
     map_HW = load_map_image(config.map)
     _expect_same_size(f"the map {config.map}", map_HW.shape, f"its frame {config.frame}", photo_HWC.shape)
     first_map = PanopticClip(map_HW[None], map_num_entities(config.map))
-    palette_levels(first_map)
+    expect_levels(first_map)
     return Start(
         photo_HWC=photo_HWC,
         first_map=first_map,

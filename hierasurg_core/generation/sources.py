@@ -5,7 +5,6 @@ models, and tells which it was. It refuses folders that lack a part, parts of th
 do not belong together; weights are read by `ModelPlan.load` only.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from hierasurg_core.models import (
     load_vae,
 )
 from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
+from hierasurg_core.models.hub import local_folder
 from hierasurg_core.progress import Progress
 
 RATES = (1, 8)  # frames a second
@@ -33,8 +33,6 @@ MINI = "the bundled mini models"
 _PUBLIC_S2M_SIZE_HW = (256, 384)  # what it is used at; its config repeats the base model's 480x720
 _DEFAULT_STEPS = 50
 _TRAINING_STEPS = 1000
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["*.json", "*.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
     wanted = ("m2v",) if config.maps is not None else ("s2m", "m2v")
     notes: list[str] = []
     replaced = {name: path for name, path in _replacements(config, working, notes).items() if name in wanted}
-    base = assets / "mini" if config.model is None else _local_folder(config.model)
+    base = assets / "mini" if config.model is None else local_folder(config.model)
     base_name = MINI if config.model is None else config.model
     stages = {
         name: _stage(find_transformer(replaced[name]) if name in replaced else _base_part(base, name), name)
@@ -181,7 +179,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
 def _replacements(config: GenerateConfig, working: Path, notes: list[str]) -> dict[str, Path]:
     """Returns the transformers that do not come from the pipeline folder, by stage."""
     given = {"s2m": config.s2m, "m2v": config.m2v}
-    replaced = {name: _local_folder(text) for name, text in given.items() if text is not None}
+    replaced = {name: local_folder(text) for name, text in given.items() if text is not None}
     if config.model is not None or replaced:
         return replaced
     runs = {name: working / "runs" / name for name in given}
@@ -202,21 +200,6 @@ def _is_finished(run: Path) -> bool:
         return False
     said = read_json(path)
     return isinstance(said, dict) and said.get("finished") is True
-
-
-def _local_folder(text: str) -> Path:
-    """Returns a folder on disk; a Hub id that is no folder here is fetched (JSON and safetensors only)."""
-    folder = Path(text).expanduser()
-    if folder.exists() or not _HUB_ID.fullmatch(text):
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(text, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{text} is no folder here, and the Hub does not give it: {reason}") from error
 
 
 def _base_part(base: Path, name: str) -> Path:

@@ -8,7 +8,13 @@ background, K+1 the black border around the endoscope's round view.
 """
 
 from hierasurg_core.maps.clip import PanopticClip, fit_maps, normalise_levels
-from hierasurg_core.maps.colours import MAX_LEVELS, colour_map, decode_colours, palette_rgb_N3
+from hierasurg_core.maps.colours import (
+    MAX_LEVELS,
+    colour_map,
+    decode_colours,
+    palette_levels,
+    palette_rgb_N3,
+)
 from hierasurg_core.maps.files import (
     describe_levels,
     load_clip,
@@ -29,6 +35,7 @@ __all__ = [
     "load_map_image",
     "map_num_entities",
     "normalise_levels",
+    "palette_levels",
     "palette_rgb_N3",
     "save_clip",
     "save_map_png",

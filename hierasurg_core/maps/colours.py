@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.errors import DataError
+from hierasurg_core.maps.clip import PanopticClip
 
 MAX_LEVELS = 20
 
@@ -69,6 +70,17 @@ def palette_rgb_N3(n: int) -> NDArray[np.uint8]:
     if not 1 <= n <= MAX_LEVELS:
         raise DataError(f"{n} levels cannot be told apart by colour; a clip may have 1 to {MAX_LEVELS}")
     return _TAB20[len(_TAB20) * np.arange(n) // n]
+
+
+def palette_levels(clip: PanopticClip) -> tuple[int, ...] | None:
+    """Returns the ids that S2M's palette stands for, in training and in sampling.
+
+    All of 0..K+1 where these are at most 20, so that a palette lasts as long as the ids do, also for ids
+    that a first map hides; else those that occur; None where these are too many as well.
+    """
+    if clip.max_id < MAX_LEVELS:
+        return tuple(range(clip.max_id + 1))
+    return clip.levels if len(clip.levels) <= MAX_LEVELS else None
 
 
 def colour_map(map_FHW: NDArray[np.uint8], levels: Sequence[int]) -> NDArray[np.uint8]:

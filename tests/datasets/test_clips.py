@@ -6,11 +6,11 @@ import pytest
 from tiny_datasets import NUM_ENTITIES, SIZE_HW, frame, map_of, write_operation
 
 from hierasurg_core.datasets.annotations import load_labels
-from hierasurg_core.datasets.clips import ClipForm, ClipReader, list_clips, palette_levels, require_maps
+from hierasurg_core.datasets.clips import ClipForm, ClipReader, list_clips, require_maps
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.errors import DataError
-from hierasurg_core.maps import PanopticClip, colour_map, fit_maps, save_map_png
+from hierasurg_core.maps import PanopticClip, colour_map, fit_maps, palette_levels, save_map_png
 from hierasurg_core.video import write_png
 
 ONE_FPS = ClipForm(fps=1, step=1, size_hw=SIZE_HW, map_size_hw=(16, 16), first_frames=2, seed=0)

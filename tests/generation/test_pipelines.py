@@ -8,7 +8,7 @@ from maps.moving_shapes import moving_ids
 
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation import HieraSurgPipeline, Sampling
-from hierasurg_core.generation.pipelines import check_frames, check_size, palette_levels
+from hierasurg_core.generation.pipelines import check_frames, check_size, expect_levels
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.runtime import make_generator
 
@@ -137,11 +137,11 @@ def test_a_photo_of_an_impossible_size_is_refused(pipeline: HieraSurgPipeline):
 
 
 def test_the_palette_covers_ids_that_the_first_map_hides():
-    assert palette_levels(PanopticClip(np.zeros((1, 2, 2), np.uint8), 3)) == (0, 1, 2, 3, 4)
+    assert expect_levels(PanopticClip(np.zeros((1, 2, 2), np.uint8), 3)) == (0, 1, 2, 3, 4)
     sparse = PanopticClip(np.array([[[0, 30], [31, 31]]], np.uint8), 30)
-    assert palette_levels(sparse) == (0, 30, 31)
+    assert expect_levels(sparse) == (0, 30, 31)
     with pytest.raises(DataError, match="24 ids"):
-        palette_levels(PanopticClip(np.arange(24, dtype=np.uint8).reshape(1, 4, 6), 22))
+        expect_levels(PanopticClip(np.arange(24, dtype=np.uint8).reshape(1, 4, 6), 22))
 
 
 @pytest.mark.parametrize("part", ["s2m", "m2v", "vae", "scheduler"])

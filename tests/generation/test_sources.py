@@ -131,8 +131,8 @@ def test_the_plan_describes_every_file_it_uses(assets: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "nowhere"}, "there is no folder nowhere"),
-        ({"s2m": "nowhere"}, "nowhere is no folder"),
+        ({"model": "nowhere"}, "there is no model folder nowhere"),
+        ({"s2m": "nowhere"}, "there is no model folder nowhere"),
         ({"s2m": "MINI/m2v"}, "holds a M2VTransformer3DModel, but S2M is a S2MTransformer3DModel"),
         ({"m2v": "MINI"}, "whole pipeline"),
         ({"model": "MINI/m2v"}, r"no model_index\.json"),
