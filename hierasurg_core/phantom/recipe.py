@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from hierasurg_core.models import (
     start_as_identity,
 )
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
-from hierasurg_core.phantom.draw import draw_clips
+from hierasurg_core.phantom.draw import PhantomClips, draw_clips
 from hierasurg_core.phantom.vae import (
     HELD_OUT_SEED,
     coloured_maps,
@@ -48,6 +49,7 @@ from hierasurg_core.phantom.vae import (
 )
 from hierasurg_core.progress import Progress
 from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, train
+from hierasurg_core.training.checkpoint import checkpoints, read_state
 
 SCHEDULER_CONFIG = {
     "beta_start": 0.00085,
@@ -124,11 +126,7 @@ def draw_s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.d
     table = palette_table(device)
     flat = single_frame_vae(vae)
     parts: list[dict[str, Tensor]] = []
-    generator = torch.Generator().manual_seed(seed)
-    for start in range(0, count, _ENCODE_CLIPS):
-        phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
-        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED)
+    for clips in _drawn(count, torch.Generator().manual_seed(seed), device):
         maps = encode_frames(flat, coloured_maps(clips, table).to(vae.dtype))
         photo = encode_frames(flat, signed_pixels(clips)[:, :1].to(vae.dtype))
         parts.append(
@@ -156,13 +154,10 @@ def draw_m2v(
     parts: list[dict[str, Tensor]] = []
     variants: list[Tensor] = []
     generator = torch.Generator().manual_seed(seed)
-    for start in range(0, count, _ENCODE_CLIPS):
-        phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
-        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        clips = draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED)
+    for clips in _drawn(count, generator, device):
         frames = signed_pixels(clips)
         video = encode_video(vae, padded_video(frames).transpose(1, 2).to(vae.dtype))
-        strength = torch.exp(-3 + 0.5 * torch.randn(len(phases), _FIRST_FRAMES, generator=generator)).to(
+        strength = torch.exp(-3 + 0.5 * torch.randn(len(frames), _FIRST_FRAMES, generator=generator)).to(
             device
         )
         strength[:, 0] = 0
@@ -181,6 +176,14 @@ def draw_m2v(
             }
         )
     return _joined(parts, count, seed), torch.cat(variants)
+
+
+def _drawn(count: int, generator: torch.Generator, device: torch.device) -> Iterator[PhantomClips]:
+    """Draws `count` clips of training, as many at once as are encoded at once."""
+    for start in range(0, count, _ENCODE_CLIPS):
+        phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
+        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
+        yield draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED)
 
 
 def _joined(parts: list[dict[str, Tensor]], count: int, seed: int) -> Batch:
@@ -213,13 +216,16 @@ def train_stage(
     left = unfinished_steps(out)
     if left:
         raise UsageError(f"the VAE in {out} lacks {left} steps: run --piece vae to its end first")
+    present = checkpoints(run)
+    done = read_state(present[-1])["step"] if present else 0
+    if done >= piece.steps and (run / "train.json").exists():
+        return True
     vae = load_vae(out / "vae", torch.bfloat16 if device.type == "cuda" else torch.float32, device)
     scheduler = CogVideoXDPMScheduler(**SCHEDULER_CONFIG)
     alpha_bar_T = scheduler.alphas_cumprod.to(device)
     torch.manual_seed(seed)
     model = S2MTransformer3DModel(**S2M_CONFIG) if name == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
     start_as_identity(model)
-    done = max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
     data_seed = seed * 1000 + 1 + done
     rank, world_size = runtime.rank(), runtime.world_size()
     with torch.no_grad():

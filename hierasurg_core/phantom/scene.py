@@ -111,10 +111,6 @@ class Scene:
     def __len__(self) -> int:
         return len(self.phase_B)
 
-    def select(self, index_N: torch.Tensor) -> Scene:
-        """The scenes at the given positions; positions may repeat."""
-        return Scene(**{f.name: getattr(self, f.name)[index_N] for f in dataclasses.fields(self)})
-
 
 def typical_targets(phase: int) -> frozenset[int]:
     """Target ids that the phantom always shows in a phase."""

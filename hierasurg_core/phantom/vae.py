@@ -133,6 +133,8 @@ def train_vae(
     if start is not None:
         vae.load_state_dict(load_vae(start, torch.float32, device).state_dict())
     step = _load_state(out, vae, optimizer, device)
+    if step >= steps:
+        return True
     vae.train()
     table = palette_table(device)
     parameters = list(vae.parameters())
