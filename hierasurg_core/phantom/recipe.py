@@ -108,6 +108,7 @@ class Piece:
         lr: Peak learning rate.
         clips: Clips drawn and encoded in each session.
         ema: Decay of the averaged weights that are bundled.
+        start: Folder of a model of the same shape to begin with; "" begins with random weights.
     """
 
     steps: int = 24000
@@ -115,6 +116,7 @@ class Piece:
     lr: float = 1.2e-3
     clips: int = 16384
     ema: float = 0.999
+    start: str = ""
 
 
 def draw_s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Batch:
@@ -224,8 +226,11 @@ def train_stage(
     scheduler = CogVideoXDPMScheduler(**SCHEDULER_CONFIG)
     alpha_bar_T = scheduler.alphas_cumprod.to(device)
     torch.manual_seed(seed)
-    model = S2MTransformer3DModel(**S2M_CONFIG) if name == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
-    start_as_identity(model)
+    if piece.start:
+        model = load_transformer(piece.start, torch.float32)
+    else:
+        model = S2MTransformer3DModel(**S2M_CONFIG) if name == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
+        start_as_identity(model)
     data_seed = seed * 1000 + 1 + done
     rank, world_size = runtime.rank(), runtime.world_size()
     with torch.no_grad():

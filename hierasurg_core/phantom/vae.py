@@ -20,6 +20,7 @@ from hierasurg_core import artifacts, runtime
 from hierasurg_core.maps import MAX_LEVELS, palette_rgb_N3
 from hierasurg_core.models import AutoencoderKLCogVideoX, load_vae
 from hierasurg_core.phantom.draw import NATIVE_SIZE_HW, PhantomClips, draw_clips
+from hierasurg_core.phantom.whitening import whiten_latents
 from hierasurg_core.progress import Progress
 
 VAE_CONFIG: dict[str, Any] = {
@@ -174,7 +175,7 @@ def train_vae(
             break
     if rank == 0:
         if step == steps:
-            vae.register_to_config(scaling_factor=_scaling_factor(vae, table, size_hw, autocast))
+            whiten_latents(vae, _held_out_latents(vae, table, size_hw, autocast))
         _save_state(out, vae, optimizer, step, steps)
     return step == steps
 
@@ -182,7 +183,7 @@ def train_vae(
 def unfinished_steps(out: Path) -> int:
     """Steps that the VAE of a recipe's folder still lacks; 0 for one that came from elsewhere.
 
-    An unfinished VAE has no scaling factor yet, so nothing may be trained on its latents.
+    An unfinished VAE's latents are not whitened yet, so nothing may be trained on them.
     """
     path = out / "vae" / _STEP
     if not path.exists():
@@ -228,12 +229,12 @@ def _psnr(squared: Tensor) -> float:
 
 
 @torch.no_grad()
-def _scaling_factor(
+def _held_out_latents(
     vae: AutoencoderKLCogVideoX, table: Tensor, size_hw: tuple[int, int], autocast: torch.autocast
-) -> float:
-    """One over the standard deviation of the latents of held-out videos and maps."""
+) -> tuple[Tensor, Tensor]:
+    """Unscaled latent vectors (N, C) of held-out videos and of held-out maps, each map alone."""
     clips = draw_clips(
-        *random_labels(8, torch.Generator().manual_seed(7)),
+        *random_labels(16, torch.Generator().manual_seed(7)),
         HELD_OUT_SEED,
         size_hw=size_hw,
         device=table.device,
@@ -241,8 +242,10 @@ def _scaling_factor(
     video = padded_video(signed_pixels(clips)).transpose(1, 2)
     maps = coloured_maps(clips, table)[:, ::5].flatten(0, 1).unsqueeze(2)
     with autocast:
-        values = [vae.encode(x, return_dict=False)[0].mean.float().flatten() for x in (video, maps)]
-    return round(1 / float(torch.cat(values).std()), 5)
+        video_BCFHW, map_BCFHW = (vae.encode(x, return_dict=False)[0].mean.float() for x in (video, maps))
+    # The frame that pads a clip's end is no picture.
+    vectors = [x.transpose(0, 1).flatten(1).T for x in (video_BCFHW[:, :, :-1], map_BCFHW)]
+    return vectors[0], vectors[1]
 
 
 def _any_rank(flag: bool, device: torch.device) -> bool:
