@@ -36,6 +36,7 @@ class VideoFrames:
         codec: FFmpeg's name of its codec.
         size_hw: Of its frames.
         seconds: How long it claims to be; None where it does not say.
+        comment: What its maker wrote into it; None for nothing.
         undecodable: After `frames`: frames that were asked of the decoder and came damaged or not at all.
     """
 
@@ -65,6 +66,7 @@ class VideoFrames:
         self.size_hw: tuple[int, int] = (codec.height, codec.width)
         length = self._container.duration
         self.seconds = Fraction(length, av.time_base) if length else None
+        self.comment: str | None = self._container.metadata.get("comment")
         self.undecodable = 0
         self._timed = False
         self._broken = False

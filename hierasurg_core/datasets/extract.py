@@ -227,14 +227,15 @@ class _Job:
             with contextlib.closing(picks), BesideDecoder(inline=self._threads == 1) as beside:
                 for indices, frame in picks:
                     beside.put(lambda i=indices, f=frame: writer.video_frame(i, f, size_hw, source.path))
-            undecodable, codec = video.undecodable, video.codec
+            undecodable, codec, comment = video.undecodable, video.codec, video.comment
         if self._stopped.is_set():
             return None
         if undecodable:
             self._note(
                 f"{source.path}: {undecodable} frames cannot be decoded; the ones before take their places"
             )
-        return {"codec": codec, "size_hw": list(size_hw), "undecodable": undecodable}
+        said = {} if comment is None else {"comment": comment}
+        return {"codec": codec, **said, "size_hw": list(size_hw), "undecodable": undecodable}
 
     def _images(self, source: Source, writer: FrameWriter) -> dict[str, Any] | None:
         """Images at 1 fps, of which a missing or unreadable one is the one before it."""

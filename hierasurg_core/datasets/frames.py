@@ -25,6 +25,7 @@ SCHEMA = 1
 _FRAME = re.compile(r"(\d{6})\.(jpg|jpeg|png)")
 _BLACK_BELOW = 16  # of 255, for the brightest 8x8 block's mean: what coding leaves of a black frame
 _MIB = 1 << 20
+_PHANTOM = "hierasurg phantom"  # how the comment of the phantom's videos begins
 _JPEG_END = b"\xff\xd9"
 
 
@@ -42,6 +43,7 @@ class FrameFolder:
         digest: Of the source, see `file_digest`; of the frames themselves where the source is not known.
         start: The second of the video that frame 000000 shows.
         suffix: Of the frames' files, ".jpg" but for folders of others.
+        comment: What the maker of the video wrote into it; "" for nothing.
     """
 
     folder: Path
@@ -53,6 +55,12 @@ class FrameFolder:
     digest: str
     start: float = 0.0
     suffix: str = ".jpg"
+    comment: str = ""
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether the video says that it shows the phantom (`python -m hierasurg_core.phantom`)."""
+        return self.comment.startswith(_PHANTOM)
 
     def frame_path(self, index: int) -> Path:
         """The file of one frame."""
@@ -88,6 +96,7 @@ def read_manifest(folder: Path) -> FrameFolder:
             black=frozenset(int(index) for index in content["black"]),
             digest=str(content["digest"]),
             start=float(content["settings"]["start"]),
+            comment=str(content.get("comment", "")),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{manifest} is damaged ({error!r}): extract the video again") from error

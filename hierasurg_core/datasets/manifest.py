@@ -88,11 +88,12 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
         split: sum(len(video.clips.starts) for video in plan.videos if video.split == split)
         for split in plan.splits.names
     }
+    phantom = all(video.reader.folder.is_phantom for video in plan.videos)  # nobody's data
     return {
         "kind": _KIND,
         "schema": SCHEMA,
         "contents": plan.contents,
-        **({"notice": NOTICE} if config.notice else {}),
+        **({"notice": NOTICE} if config.notice and not phantom else {}),
         "form": dataclasses.asdict(plan.form),
         "frames_a_clip": plan.form.num_frames,
         "labels_a_clip": plan.form.seconds,

@@ -1,0 +1,108 @@
+"""Where the published weights of SAM 2.1 are, and how they are read: weights only, every tensor looked at.
+
+Owns names, files and the messages for what is missing. It refuses to put another size in the place of the one
+asked for.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hierasurg_core.errors import UsageError, WeightsError
+
+MINI = "mini"
+PUBLISHED: dict[str, tuple[str, str]] = {
+    size: (f"facebook/sam2.1-hiera-{size}", f"sam2.1_hiera_{size.replace('-', '_')}.pt")
+    for size in ("tiny", "small", "base-plus", "large")
+}
+"""Hub repository and file of each published size."""
+
+
+def find_checkpoint(name: str, checkpoint: Path | None, weights_dir: Path | None) -> Path:
+    """Returns the file with a published size's weights, fetched from the Hub where nothing else is said.
+
+    Args:
+        name: "tiny", "small", "base-plus" or "large".
+        checkpoint: The file itself.
+        weights_dir: A folder that holds the file under its published name.
+
+    Raises:
+        UsageError: No such size.
+        WeightsError: The file is not there, and the Hub does not give it.
+    """
+    if name not in PUBLISHED:
+        raise UsageError(f"unknown SAM 2 {name!r}: use {', '.join((*PUBLISHED, MINI))}")
+    repository, file = PUBLISHED[name]
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise WeightsError(f"there is no checkpoint {checkpoint}: give the file {file} of {repository}")
+        return checkpoint
+    if weights_dir is not None:
+        if not (weights_dir / file).is_file():
+            raise WeightsError(
+                f"{weights_dir} holds no {file}: put the file of that name from {repository} there, or give "
+                "it with --sam-checkpoint"
+            )
+        return weights_dir / file
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, file))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"SAM 2.1 {name} needs {file}, which is not in the cache, and the Hub does not give it from "
+            f"{repository}: {reason}; fetch it elsewhere and give --sam-checkpoint FILE, or put it in "
+            "a folder and give --weights-dir FOLDER"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Reads a checkpoint of sam2 (a table of tensors under "model") or safetensors; nothing in it can run.
+
+    Raises:
+        WeightsError: The file is damaged, holds more than tensors, or is of another form.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} can't be read, it may be damaged: {reason}") from error
+    tensors = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise WeightsError(f"{path} is no checkpoint of SAM 2: it holds no table of tensors called 'model'")
+    return tensors
+
+
+def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Compares a network's tensors with a file's.
+
+    Raises:
+        WeightsError: One is missing, extra, or of another shape; the message names it.
+    """
+    problem = next(
+        (
+            f"it lacks {key}"
+            if key not in found
+            else f"{key} has shape {tuple(found[key].shape)}, not {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key not in found or found[key].shape != value.shape
+        ),
+        None,
+    )
+    problem = problem or next((f"{key} has no place" for key in found if key not in expected), None)
+    if problem:
+        raise WeightsError(
+            f"{path} does not fit SAM 2.1 {name}: {problem}; give the file of that size and version, or "
+            "--sam with the size of the file"
+        )
