@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 import hierasurg_core
-from hierasurg_cli import console
-from hierasurg_cli.commands import build_dataset, extract, generate
+from hierasurg_cli import console, launch
+from hierasurg_cli.commands import build_dataset, evaluate, extract, generate, label, train
 from hierasurg_cli.options import Quiet, Verbose
 from hierasurg_core.errors import HieraSurgError
 
@@ -25,8 +25,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command(epilog=extract.EPILOG)(extract.extract)
+app.command(epilog=label.EPILOG)(label.label)
 app.command(epilog=build_dataset.EPILOG)(build_dataset.build_dataset)
+app.command(epilog=train.EPILOG_S2M)(train.train_s2m)
+app.command(epilog=train.EPILOG_M2V)(train.train_m2v)
 app.command(epilog=generate.EPILOG)(generate.generate)
+app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 
 
 def _show_version(asked: bool) -> None:
@@ -56,18 +60,24 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments), prog_name="hierasurg", standalone_mode=False)
     except HieraSurgError as error:
-        console.show_error(str(error))
-        return error.exit_code
+        return _failed(str(error), error.exit_code)
     except typer.TyperException as error:
-        console.show_error(error.format_message())
-        return error.exit_code
+        return _failed(error.format_message(), error.exit_code)
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        console.show_error("interrupted")
+        return _failed("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _failed(message: str, code: int) -> int:
+    """Shows an error, or leaves that to the launcher, which shows the first of all ranks."""
+    if not launch.tell_launcher(message, code):
+        console.show_error(message)
+    return code
 
 
 def main() -> None:
     """The console script's entry."""
+    launch.catch_bugs()
     sys.exit(run(sys.argv[1:]))

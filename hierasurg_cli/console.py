@@ -67,7 +67,7 @@ def working(loudness: Volume) -> Generator[Progress, None, None]:
     """Yields the `Progress` for a command's work, and keeps stdout free for its result meanwhile."""
     hush_libraries(loudness)
     with contextlib.redirect_stdout(sys.stderr):
-        if loudness == Volume.QUIET:
+        if loudness == Volume.QUIET or not speaks():
             yield SilentProgress()
         elif sys.stderr.isatty():
             with _bars() as bars:
@@ -80,14 +80,25 @@ def working(loudness: Volume) -> Generator[Progress, None, None]:
             lines.finish()
 
 
+def speaks() -> bool:
+    """Tells whether this process speaks for all that work together: it is their rank 0, or alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def show_result(result: Shown, as_json: bool, text: Callable[[Shown], str]) -> None:
-    """Prints a result on stdout."""
-    print(json.dumps(result.to_dict(), indent=2, allow_nan=False) if as_json else text(result))
+    """Prints a result on stdout; of several ranks only the first does."""
+    if speaks():
+        print(json.dumps(result.to_dict(), indent=2, allow_nan=False) if as_json else text(result))
 
 
 def show_error(message: str) -> None:
     """Prints an error as one line on stderr."""
     print(f"hierasurg: {' '.join(message.split())}", file=sys.stderr)
+
+
+def show_trace(trace: str) -> None:
+    """Prints the traceback of a bug, which came from another process, on stderr."""
+    print(trace.rstrip(), file=sys.stderr)
 
 
 class _BarProgress:

@@ -29,22 +29,36 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting; wins over everything. Repeatable."),
 ]
+Gpus = Annotated[
+    int | None, typer.Option(metavar="N", help="Processes, each on a GPU of its own (default: 1).")
+]
+Nodes = Annotated[int, typer.Option(metavar="N", help="Machines that work together, N GPUs each.")]
+NodeRank = Annotated[int, typer.Option(metavar="N", help="This machine's number, from 0.")]
+Rendezvous = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Address of machine 0, where all machines meet.")
+]
 
 
 def resolve(
-    cls: type[Config], ctx: typer.Context, config_file: Path | None, sets: Sequence[str] | None
+    cls: type[Config],
+    ctx: typer.Context,
+    config_file: Path | None,
+    sets: Sequence[str] | None,
+    preset: Path | None = None,
 ) -> Config:
     """Builds the config of the running command out of its files, options and `--set`.
 
     An option belongs to the config's field of the same name; None means that it was not given. Numbers
     arrive as text, so that their type, like their range, is judged in one place and in one way of speaking.
+    `preset` is a config file of the package, the weakest of all.
 
     Raises:
         UsageError: As `load_config`.
     """
     options: dict[str, Any] = ctx.params
     names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
-    files = [CONFIG_OF_FOLDER] if CONFIG_OF_FOLDER.is_file() else []
+    files = [preset] if preset else []
+    files += [CONFIG_OF_FOLDER] if CONFIG_OF_FOLDER.is_file() else []
     return load_config(
         cls,
         str(ctx.info_name),

@@ -7,7 +7,10 @@ fall back: a device that was asked for by name and is not there is an error, nev
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ import torch
 
 from hierasurg_core.errors import ResourceError, UsageError
 
+_A_WEEK = timedelta(days=7)
+_SHAPES = 64
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -160,6 +165,20 @@ def claim(unit: str) -> bool:
     return store.add(f"claim/{unit}", 1) == 1
 
 
+def tell_done(unit: str) -> None:
+    """Tells the other processes of the group that a claimed unit is done; nothing when alone."""
+    if is_distributed():
+        torch.distributed.distributed_c10d._get_default_store().add(f"done/{unit}", 1)
+
+
+def wait_for_units(units: Iterable[str]) -> None:
+    """Waits until every unit was told to be done, however long; a barrier would give up after minutes."""
+    if is_distributed():
+        store = torch.distributed.distributed_c10d._get_default_store()
+        for unit in units:
+            store.wait([f"done/{unit}"], _A_WEEK)
+
+
 def wait_for_all() -> None:
     """Waits until all processes of the group have come here; nothing when alone."""
     if is_distributed():
@@ -175,6 +194,47 @@ def memory_in_use(device: torch.device) -> dict[str, int]:
         "memory_reserved": torch.cuda.memory_reserved(device),
         "memory_peak": torch.cuda.max_memory_allocated(device),
     }
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes of GPU memory that are left: free on the card, or cached by torch and unused.
+
+    Raises:
+        ValueError: The device is no CUDA GPU.
+    """
+    if device.type != "cuda":
+        raise ValueError(f"{device} has no memory of its own")
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def compute_capability(device: torch.device) -> tuple[int, int]:
+    """Returns a GPU's generation as CUDA numbers them, (9, 0) for an H100; (0, 0) for anything else."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+
+
+def device_milliseconds(work: Callable[[], None], device: torch.device, repeats: int = 5) -> float:
+    """Returns the median time of some work on a CUDA GPU, measured on the GPU after two warm-up runs."""
+    elapsed = []
+    with torch.cuda.device(device):
+        for _ in range(repeats + 2):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            work()
+            end.record()
+            end.synchronize()
+            elapsed.append(start.elapsed_time(end))
+    return statistics.median(elapsed[2:])
+
+
+def keep_compiled(folder: Path) -> None:
+    """Keeps what torch.compile makes in a folder, where later processes find it.
+
+    An environment that names a folder of its own wins. Best called before anything is compiled. Also lets one
+    function be compiled for as many shapes as the VAE's levels have; past torch's limit of 8 it runs plain.
+    """
+    torch._dynamo.config.recompile_limit = max(_SHAPES, torch._dynamo.config.recompile_limit)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def expect_fixed_shapes(device: torch.device) -> None:

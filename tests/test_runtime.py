@@ -19,7 +19,9 @@ from hierasurg_core.runtime import (
     restore_generator,
     restore_random_state,
     seed_everything,
+    tell_done,
     wait_for_all,
+    wait_for_units,
     world_size,
 )
 
@@ -106,6 +108,10 @@ def test_a_unit_of_work_is_claimed_once(tmp_path: Path) -> None:
     try:
         assert [claim(unit) for unit in ("video01", "video02", "video01")] == [True, True, False]
         wait_for_all()
+        tell_done("video01")
+        wait_for_units(["video01"])
     finally:
         torch.distributed.destroy_process_group()
     wait_for_all()
+    tell_done("video01")
+    wait_for_units(["video01", "video02"])  # alone, nobody else has any

@@ -3,21 +3,29 @@
 Imports no torch.
 """
 
+from hierasurg_core.config.evaluate import EvaluateConfig
+from hierasurg_core.config.label import LabelConfig
 from hierasurg_core.config.reading import load_config, to_dict, write_config
 from hierasurg_core.config.runs import (
     SECTIONS,
     BuildDatasetConfig,
     ExtractConfig,
     GenerateConfig,
-    TrainConfig,
 )
+from hierasurg_core.config.train import PRESETS, TrainConfig, TrainM2VConfig, TrainS2MConfig, TrainStageConfig
 
 __all__ = [
+    "PRESETS",
     "SECTIONS",
     "BuildDatasetConfig",
+    "EvaluateConfig",
     "ExtractConfig",
     "GenerateConfig",
+    "LabelConfig",
     "TrainConfig",
+    "TrainM2VConfig",
+    "TrainS2MConfig",
+    "TrainStageConfig",
     "load_config",
     "to_dict",
     "write_config",

@@ -114,7 +114,7 @@ def _read_section(file: Path, section: str) -> Mapping[str, object]:
         raise UsageError(f"the config {file} holds no sections: begin it with '{section}:'")
     for name in sections:
         if name not in SECTIONS and name != section:
-            raise UsageError(f"{file}: unknown section {_unknown(name, [*SECTIONS, section])}")
+            raise UsageError(f"{file}: unknown section {suggest(name, [*SECTIONS, section])}")
     chosen = _as_mapping(sections.get(section))
     if chosen is None:
         raise UsageError(f"{file}: section '{section}' must hold 'key: value' lines")
@@ -148,7 +148,7 @@ def _checked(cls: type, given: Mapping[str, object], where: str) -> dict[str, An
     for raw_key, value in given.items():
         key = str(raw_key).replace("-", "_")
         if key not in fields:
-            raise UsageError(f"{where}unknown key {_unknown(str(raw_key), list(fields))}")
+            raise UsageError(f"{where}unknown key {suggest(str(raw_key), list(fields))}")
         kind = fields[key]
         if dataclasses.is_dataclass(kind):
             inner = _as_mapping(value)
@@ -248,7 +248,7 @@ def _shown(value: object) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def _unknown(name: object, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str]) -> str:
     """The name with a suggestion: "'step' (did you mean 'steps'?)"."""
     names = sorted(set(known))
     near = difflib.get_close_matches(str(name).replace("-", "_"), names, n=1)

@@ -27,7 +27,7 @@ PUBLIC_CLASSES: dict[str, tuple[type[CogVideoXStack], dict[str, Any]]] = {
     "CogVideoXTransformer3DModel_SegCond_I2V": (M2VTransformer3DModel, {"hierarchical": False}),
     "CogVideoXTransformer3DModel_SegCond_Hierarchical_I2V": (M2VTransformer3DModel, {"hierarchical": True}),
 }
-_NOT_2B = (
+NOT_2B = (
     "use_rotary_positional_embeddings",
     "use_learned_positional_embeddings",
     "patch_size_t",
@@ -56,7 +56,7 @@ def class_and_arguments(
     if not isinstance(name, str) or name not in PUBLIC_CLASSES:
         known = ", ".join([*OUR_CLASSES, *PUBLIC_CLASSES])
         raise WeightsError(f"{where}: its class {name!r} is no S2M or M2V transformer; known are {known}")
-    for key in _NOT_2B:
+    for key in NOT_2B:
         if config.get(key):
             raise WeightsError(f"{where}: {key} is {config[key]}, but S2M and M2V have CogVideoX-2B's layout")
     cls, fixed = PUBLIC_CLASSES[name]

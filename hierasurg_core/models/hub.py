@@ -45,3 +45,8 @@ def local_folder(name: str, parts: Sequence[str] = ()) -> Path:
         raise WeightsError(
             f"{name} is no folder here, and the Hub does not give it: {reason}; give a folder, or '{MINI}'"
         ) from error
+
+
+def is_at_hand(name: str) -> bool:
+    """Tells whether a model can be looked at without fetching anything: it is bundled, or a folder."""
+    return name == MINI or Path(name).expanduser().is_dir()

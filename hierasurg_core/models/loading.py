@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -45,7 +46,7 @@ def load_transformer(
 
     Args:
         folder: holds `config.json`, or `transformer/`, or `checkpoint-STEP/` folders (the newest counts).
-            Ours and those of the public HieraSurg code.
+            Ours and those of the public HieraSurg code. Low-rank updates come added to their base.
         dtype: of the weights; None keeps that on disk.
         device: where they go.
 
@@ -57,8 +58,12 @@ def load_transformer(
         >>> m2v = load_transformer("runs/m2v", dtype=torch.bfloat16, device="cuda")
     """
     part = find_transformer(Path(folder))
+    from hierasurg_core.models import lora  # builds on this module
+
+    if lora.is_lora(part):
+        return lora.load_merged(part, dtype, device)
     config = _read_config(part / CONFIG_FILE)
-    tensors = _by_our_names(read_tensors(part, torch.device(device)), part)
+    tensors = named_tensors(part, torch.device(device))
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     cls, arguments = class_and_arguments(config, shapes, str(part / CONFIG_FILE))
     return _filled(cls, arguments, tensors, part, dtype)
@@ -148,6 +153,24 @@ def read_tensors(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
                 tensors |= _read_file(shard, device)
             return tensors
     raise WeightsError(f"{folder} holds no weights: expected {WEIGHT_FILES[0]} (or .bin, or shards)")
+
+
+def named_tensors(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return a folder's tensors by the names that our classes give them.
+
+    Raises:
+        WeightsError: as `read_tensors`, or two tensors with the same place.
+    """
+    return _by_our_names(read_tensors(folder, device), folder)
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a folder's tensors by our names; of safetensors only the headers are read.
+
+    Raises:
+        WeightsError: as `named_tensors`.
+    """
+    return {name: tuple(t.shape) for name, t in named_tensors(folder, torch.device("meta")).items()}
 
 
 def _filled(
@@ -275,6 +298,8 @@ def _shards(index: Path) -> list[Path]:
 
 def _read_file(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     try:
+        if path.suffix == ".safetensors" and device.type == "meta":
+            return _headers(path)
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path, device=str(device))
         tensors = torch.load(path, map_location=device, weights_only=True)
@@ -284,3 +309,10 @@ def _read_file(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise WeightsError(f"{path} holds no plain table of tensors")
     return tensors
+
+
+def _headers(path: Path) -> dict[str, torch.Tensor]:
+    """Return a safetensors file's tensors without their values."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}

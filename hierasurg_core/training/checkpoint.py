@@ -1,6 +1,7 @@
 """What a run leaves on disk: `checkpoint-STEP/` to go on from, and the finished model.
 
-    out/checkpoint-STEP/transformer/        the model, as `load_transformer` takes it
+    out/checkpoint-STEP/transformer/        the model, as `load_transformer` takes it (low-rank updates alone
+                                            where only those are trained)
     out/checkpoint-STEP/ema/                the same with averaged weights, where the run averages
     out/checkpoint-STEP/optimizer.safetensors
     out/checkpoint-STEP/state.json          step, config, random states and place in the data of every rank
@@ -30,6 +31,16 @@ from hierasurg_core import __version__
 from hierasurg_core.artifacts import atomic_folder, read_json, sha256_file, write_json
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.models import CogVideoXStack
+from hierasurg_core.models.lora import (
+    Lora,
+    copy_updates,
+    is_attached,
+    is_lora,
+    load_into,
+    load_merged,
+    read_trained,
+    save_lora,
+)
 from hierasurg_core.runtime import generator_state, random_state, restore_generator, restore_random_state
 from hierasurg_core.training.ema import Ema
 from hierasurg_core.training.source import BatchSource
@@ -49,6 +60,7 @@ class RunState:
         model: The bare model, float32 (its wrappers hold the same tensors).
         optimizer: As accelerate prepared it.
         generator: Draws noise, times and dropped conditions; in the same state on all ranks.
+        lora: What is trained of the model where that is not all of it.
         step: Optimiser steps done.
         seconds: Time spent on them, over all sessions.
     """
@@ -60,6 +72,7 @@ class RunState:
     generator: torch.Generator
     batches: BatchSource
     ema: Ema | None
+    lora: Lora | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -75,10 +88,10 @@ def save_checkpoint(state: RunState, out: Path, config: dict[str, Any]) -> Path:
     ranks = gather_object([own])
     if state.accelerator.is_main_process:
         with atomic_folder(path) as part:
-            state.model.save_pretrained(part / "transformer", max_shard_size=_ONE_FILE)
+            _save_model(state, part / "transformer")
             if state.ema is not None:
                 with state.ema.applied():
-                    state.model.save_pretrained(part / "ema", max_shard_size=_ONE_FILE)
+                    _save_model(state, part / "ema")
             save_file(_optimizer_tensors(state), part / "optimizer.safetensors")
             scaler = state.accelerator.scaler
             write_json(
@@ -114,15 +127,14 @@ def load_checkpoint(state: RunState, path: Path) -> None:
         raise WeightsError(
             f"{path} is a checkpoint of {saved['stage']}, not of {state.stage}; give one of its own"
         )
-    try:
-        state.model.load_state_dict(_read_tensors(path / "transformer" / WEIGHTS))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise WeightsError(f"{path} holds another model than this run trains: {first[0].strip()}") from error
+    _load_model(state, path)
     if state.ema is not None:
         if not (path / "ema").is_dir():
             raise WeightsError(f"{path} has no averaged weights (ema/); resume without ema, or start anew")
-        state.ema.load(_read_tensors(path / "ema" / WEIGHTS))
+        if state.lora is None:
+            state.ema.load(_read_tensors(path / "ema" / WEIGHTS))
+        else:
+            state.ema.load(read_trained(state.model, path / "ema"))
     _load_optimizer(state, _read_tensors(path / "optimizer.safetensors"), path)
     if saved["scaler"] is not None and state.accelerator.scaler is not None:
         state.accelerator.scaler.load_state_dict(saved["scaler"])
@@ -203,7 +215,11 @@ def write_finished(state: RunState, out: Path, checkpoint: Path, config: dict[st
     model = out / "transformer"
     source = checkpoint / ("transformer" if state.ema is None else "ema")
     with atomic_folder(model) as part:
-        shutil.copytree(source, part, dirs_exist_ok=True)
+        if state.lora is None:
+            shutil.copytree(source, part, dirs_exist_ok=True)
+        else:
+            load_merged(source).save_pretrained(part, max_shard_size=_ONE_FILE)
+            copy_updates(source, part)
     write_json(
         out / "train.json",
         {
@@ -214,6 +230,7 @@ def write_finished(state: RunState, out: Path, checkpoint: Path, config: dict[st
             "step": state.step,
             "seconds": state.seconds,
             "ema": state.ema is not None,
+            "lora": None if state.lora is None else {"rank": state.lora.rank, "alpha": state.lora.alpha},
             "weights": {"file": f"transformer/{WEIGHTS}", "sha256": sha256_file(model / WEIGHTS)},
             "config": config,
         },
@@ -223,13 +240,40 @@ def write_finished(state: RunState, out: Path, checkpoint: Path, config: dict[st
 
 def bytes_needed(model: nn.Module, *, ema: bool, keep: int) -> int:
     """Estimates a run's folder: the kept checkpoints, one more while it is written, the finished model."""
-    weights = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
-    return weights * ((3 + ema) * (keep + 1) + 1)
+    whole = 4 * sum(tensor.numel() for tensor in model.state_dict().values())
+    trained = 4 * sum(parameter.numel() for _, parameter in trained_parameters(model))
+    lasting = trained if is_attached(model) else whole
+    return ((1 + ema) * lasting + 2 * trained) * (keep + 1) + whole
 
 
 def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Returns the parameters an optimiser changes, with their names, in the model's order."""
     return [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
+
+
+def _save_model(state: RunState, folder: Path) -> None:
+    if state.lora is None:
+        state.model.save_pretrained(folder, max_shard_size=_ONE_FILE)
+    else:
+        save_lora(state.model, state.lora, folder)
+
+
+def _load_model(state: RunState, path: Path) -> None:
+    folder = path / "transformer"
+    if is_lora(folder) != (state.lora is not None):
+        kinds = ("all weights", "low-rank updates")
+        raise WeightsError(
+            f"{path} holds {kinds[is_lora(folder)]}, but this run trains {kinds[state.lora is not None]}; "
+            "resume with the lora_rank it was started with"
+        )
+    if state.lora is not None:
+        load_into(state.model, folder)
+        return
+    try:
+        state.model.load_state_dict(_read_tensors(folder / WEIGHTS))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise WeightsError(f"{path} holds another model than this run trains: {first[0].strip()}") from error
 
 
 def _step(checkpoint: Path) -> int:
@@ -240,7 +284,7 @@ def _optimizer_tensors(state: RunState) -> dict[str, Tensor]:
     """Returns {"exp_avg.NAME": ...}: what the optimiser remembers of each parameter."""
     memory = state.optimizer.state
     return {
-        f"{key}.{name}": value.contiguous()
+        f"{key}.{name}": value.contiguous() if isinstance(value, Tensor) else torch.tensor(value)
         for name, parameter in trained_parameters(state.model)
         for key, value in memory.get(parameter, {}).items()
     }

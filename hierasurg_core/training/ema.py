@@ -1,6 +1,7 @@
-"""The exponential moving average of a model's parameters, in float32.
+"""The exponential moving average of a model's trained parameters, in float32.
 
-Buffers (batch norms' running statistics) are averages already; the averaged model uses the live ones.
+What is frozen has no average but itself. Buffers (batch norms' running statistics) are averages already; the
+averaged model uses the live ones.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ class Ema:
     """Shadow parameters that follow a model's."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Starts at the model's present parameters."""
-        self._names = [name for name, _ in model.named_parameters()]
-        self._shadow = [parameter.data.float().clone() for parameter in model.parameters()]
-        self._model, self._decay = model, decay
+        """Starts at the model's present parameters, those that require gradients."""
+        trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+        self._names = [name for name, _ in trained]
+        self._live = [parameter for _, parameter in trained]
+        self._shadow = [parameter.data.float().clone() for parameter in self._live]
+        self._decay = decay
 
     def decay_at(self, step: int) -> float:
         """Returns the decay of update `step` = 1, 2, ...: min(decay, step / (step + 9)).
@@ -33,7 +36,7 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves each shadow to decay * shadow + (1 - decay) * parameter, after step 1, 2, ..."""
-        live = [parameter.data.float() for parameter in self._model.parameters()]
+        live = [parameter.data.float() for parameter in self._live]
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
             self._shadow, live, 1 - self.decay_at(step)
         )
@@ -41,14 +44,13 @@ class Ema:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Lets the model have the averaged parameters within the block; no number is copied."""
-        parameters = list(self._model.parameters())
-        live = [parameter.data for parameter in parameters]
+        live = [parameter.data for parameter in self._live]
         try:
-            for parameter, shadow in zip(parameters, self._shadow, strict=True):
+            for parameter, shadow in zip(self._live, self._shadow, strict=True):
                 parameter.data = shadow
             yield
         finally:
-            for parameter, tensor in zip(parameters, live, strict=True):
+            for parameter, tensor in zip(self._live, live, strict=True):
                 parameter.data = tensor
 
     @torch.no_grad()

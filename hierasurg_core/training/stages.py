@@ -14,7 +14,7 @@ near t = 0, where the weight is about 400, nor minds the a_999 = 0 of a zero ter
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from torch import Tensor
 from hierasurg_core.errors import DataError
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
+from hierasurg_core.training.words import TextVectors, conditions
 
 
 class VelocityModel(Protocol):
@@ -36,6 +37,14 @@ class VelocityModel(Protocol):
         maps_BFHW: Tensor | None = None,
     ) -> Tensor:
         """Predicts the velocity of noisy latents with their condition channels."""
+        ...
+
+
+class TokenModel(Protocol):
+    """How M2V is called with tokens in place of maps."""
+
+    def __call__(self, latents_BFCHW: Tensor, timesteps_B: Tensor, *, map_tokens_BND: Tensor) -> Tensor:
+        """Predicts the velocity."""
         ...
 
 
@@ -72,6 +81,23 @@ class Stage(Protocol):
         ...
 
 
+class SampledStage(Stage, Protocol):
+    """A stage whose model can also be asked one step of sampling at a time, as previews do."""
+
+    @property
+    def alpha_bar_T(self) -> Tensor:
+        """Returns the scheduler's `alphas_cumprod`."""
+        ...
+
+    def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
+        """Asks the model for the velocity of noisy latents, float32, under a batch's conditions.
+
+        Raises:
+            DataError: The batch lacks what the stage needs.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class S2MStage:
     """Phase and triplet to panoptic maps.
@@ -80,9 +106,11 @@ class S2MStage:
 
     Attributes:
         alpha_bar_T: The scheduler's `alphas_cumprod`; best on the training device.
+        vectors: Take the place of phase and triplet ids; None: the model takes ids.
     """
 
     alpha_bar_T: Tensor
+    vectors: TextVectors | None = None
     name: str = "s2m"
     inputs: int = 3
 
@@ -90,15 +118,24 @@ class S2MStage:
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
         """Predicts the maps' velocity; see `Stage`."""
+        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
+        return self.velocity(model, noisy, time_B, batch), target
+
+    def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
+        """Asks the model; see `SampledStage`."""
         if batch.first_map_B1CHW is None or batch.phase_BF is None or batch.triplet_BF is None:
             raise DataError("S2M's training needs first_map_B1CHW, phase_BF and triplet_BF in each batch")
-        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
-        frames = noisy.shape[1]
+        frames = noisy_BFCHW.shape[1]
         channels = torch.cat(
-            [noisy, pad_frames(batch.first_map_B1CHW, frames), pad_frames(batch.first_frame_B1CHW, frames)],
+            [
+                noisy_BFCHW,
+                pad_frames(batch.first_map_B1CHW, frames),
+                pad_frames(batch.first_frame_B1CHW, frames),
+            ],
             dim=2,
         )
-        return model(channels, time_B, phase_BF=batch.phase_BF, triplet_BF=batch.triplet_BF), target
+        phase, triplet = conditions(self.vectors, batch)
+        return model(channels, time_B, phase_BF=phase, triplet_BF=triplet)
 
 
 @dataclass(frozen=True)
@@ -111,10 +148,12 @@ class M2VStage:
     Attributes:
         alpha_bar_T: The scheduler's `alphas_cumprod`; best on the training device.
         hierarchical: Whether the model takes phase and triplet; each batch must have them then.
+        vectors: Take the place of their ids; None: the model takes ids.
     """
 
     alpha_bar_T: Tensor
     hierarchical: bool = False
+    vectors: TextVectors | None = None
     name: str = "m2v"
     inputs: int = 2
 
@@ -122,15 +161,50 @@ class M2VStage:
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
         """Predicts the video's velocity; see `Stage`."""
+        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
+        return self.velocity(model, noisy, time_B, batch), target
+
+    def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
+        """Asks the model; see `SampledStage`."""
         maps = batch.levels_BFHW()
         if maps is None:
             raise DataError("M2V's training needs maps_BFHW in each batch")
-        phase, triplet = (batch.phase_BF, batch.triplet_BF) if self.hierarchical else (None, None)
-        if self.hierarchical and (phase is None or triplet is None):
+        if self.hierarchical and (batch.phase_BF is None or batch.triplet_BF is None):
             raise DataError("hierarchical M2V's training needs phase_BF and triplet_BF in each batch")
+        phase, triplet = conditions(self.vectors, batch) if self.hierarchical else (None, None)
+        channels = torch.cat([noisy_BFCHW, pad_frames(batch.first_frame_B1CHW, noisy_BFCHW.shape[1])], dim=2)
+        return model(channels, time_B, phase_BF=phase, triplet_BF=triplet, maps_BFHW=maps)
+
+
+@dataclass(frozen=True)
+class UnconditionalStage:
+    """M2V's first stage: the base learns what surgery looks like, without maps, labels or a first frame.
+
+    The text stream holds one zero token, as in S2M, in place of an empty prompt's; the first frame's channels
+    are zero. The map encoder takes no part.
+
+    Attributes:
+        alpha_bar_T: The scheduler's `alphas_cumprod`; best on the training device.
+        width: D of the model's tokens.
+    """
+
+    alpha_bar_T: Tensor
+    width: int
+    name: str = "m2v-unconditional"
+    inputs: int = 2
+
+    def prediction_and_target(
+        self, model: VelocityModel, batch: Batch, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """Predicts the video's velocity; see `Stage`."""
         noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
-        channels = torch.cat([noisy, pad_frames(batch.first_frame_B1CHW, noisy.shape[1])], dim=2)
-        return model(channels, time_B, phase_BF=phase, triplet_BF=triplet, maps_BFHW=maps), target
+        return self.velocity(model, noisy, time_B, batch), target
+
+    def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
+        """Asks the model; see `SampledStage`."""
+        channels = torch.cat([noisy_BFCHW, torch.zeros_like(noisy_BFCHW)], dim=2)
+        nothing = noisy_BFCHW.new_zeros(len(batch), 1, self.width)
+        return cast(TokenModel, model)(channels, time_B, map_tokens_BND=nothing)
 
 
 def add_noise(clean_BFCHW: Tensor, alpha_bar_T: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:

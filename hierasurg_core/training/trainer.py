@@ -13,18 +13,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import AutocastKwargs, gather_object
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder
 from hierasurg_core.config import TrainConfig, to_dict
-from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.errors import DataError, ResourceError, UsageError, WeightsError
 from hierasurg_core.models import CogVideoXStack
+from hierasurg_core.models.lora import Lora, attach
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import (
     expect_fixed_shapes,
@@ -35,6 +37,7 @@ from hierasurg_core.runtime import (
     seed_everything,
     select_device,
 )
+from hierasurg_core.training.acceleration import restore_model, set_up_model, use_fastest_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.checkpoint import (
     RunState,
@@ -49,7 +52,10 @@ from hierasurg_core.training.checkpoint import (
 from hierasurg_core.training.draws import Draws
 from hierasurg_core.training.ema import Ema
 from hierasurg_core.training.interrupt import StopRequest
+from hierasurg_core.training.memory import Workload, what_to_lower
 from hierasurg_core.training.metrics import MetricsFile, Window
+from hierasurg_core.training.optimizers import build_optimizer, expect_optimizer
+from hierasurg_core.training.reporting import Reporter
 from hierasurg_core.training.source import BatchSource
 from hierasurg_core.training.stages import Stage
 
@@ -77,6 +83,33 @@ class TrainResult:
     seconds: float
 
 
+class PreviewMaker(Protocol):
+    """Shows what the model makes; see `previews`."""
+
+    def __call__(self, model: nn.Module, step: int, write: bool) -> None:
+        """Samples on every rank, and writes where `write` says so; changes no state of the run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a run may do besides training a model on batches.
+
+    Attributes:
+        lora: Train these low-rank updates in place of all weights.
+        previews: Called every `config.preview_every` steps.
+        reporter: Gets the numbers of each log line, on rank 0.
+        load: Lets log lines tell tokens a second and MFU.
+        peak_flops: Of the device, operations a second, for MFU.
+    """
+
+    lora: Lora | None = None
+    previews: PreviewMaker | None = None
+    reporter: Reporter | None = None
+    load: Workload | None = None
+    peak_flops: float | None = None
+
+
 def train(
     model: CogVideoXStack,
     stage: Stage,
@@ -84,6 +117,8 @@ def train(
     config: TrainConfig,
     out: Path,
     progress: Progress,
+    *,
+    extras: Extras | None = None,
 ) -> TrainResult:
     """Trains `model` in place until `config.steps`, and leaves checkpoints and a finished model in `out`.
 
@@ -98,6 +133,7 @@ def train(
         config: The run.
         out: The run's folder, made if missing (see `checkpoint` for what is in it).
         progress: Told of each step.
+        extras: What else goes on, see there.
 
     Returns:
         Where the run stands. Unfinished only after `config.max_seconds`.
@@ -107,26 +143,31 @@ def train(
         DataError: A loss or gradient is not finite (the message names step and clips; no checkpoint is
             written after it), or the data does not fit the stage or the checkpoint.
         WeightsError: The model or the checkpoint does not fit the stage.
-        ResourceError: No such device, or no room on the disk.
+        ResourceError: No such device, no room on the disk, or too little GPU memory (the message names what
+            to lower).
         KeyboardInterrupt: SIGTERM or SIGINT came; the run is saved.
     """
     began = time.monotonic()
+    extras = extras or Extras()
     device = resolve_device(config.device)
     _check(model, stage, config, device)
+    expect_optimizer(config, device)
     resumed = choose_checkpoint(out, config.resume)
     ensure_writable_folder(out)
     check_free_space(
         out, bytes_needed(model, ema=config.ema is not None, keep=config.keep), "the checkpoints"
     )
-    with _accelerated(model, config, device) as accelerator:
-        state, wrapped = _set_up(model, stage, batches, config, accelerator)
+    with _accelerated(model, config, device) as accelerator, _memory_errors(config, extras):
+        state, wrapped = _set_up(model, stage, batches, config, accelerator, extras.lora)
+        if extras.load is not None and config.precision == "bf16":
+            use_fastest_kernel(model, extras.load.tokens, torch.bfloat16, accelerator.device)
         if resumed is not None:
             load_checkpoint(state, resumed)
             progress.note(f"going on from {resumed}")
         progress.start(f"train {stage.name}", config.steps, "steps")
         progress.advance(min(state.step, config.steps))
         with StopRequest() as stop:
-            return _Session(state, wrapped, stage, config, out, progress, stop, began, resumed).run()
+            return _Session(state, wrapped, stage, config, out, progress, stop, began, extras, resumed).run()
 
 
 @dataclass
@@ -141,6 +182,7 @@ class _Session:
     progress: Progress
     stop: StopRequest
     began: float
+    extras: Extras
     saved: Path | None
     loss: float | None = None
 
@@ -188,6 +230,8 @@ class _Session:
                     self._report(window, metrics, rate)
                 if due or stopping:
                     self._save(window)
+                if config.preview_every and state.step % config.preview_every == 0 and not stopping:
+                    self._preview(window)
                 if stopping and state.step < config.steps:
                     break
         return self._end()
@@ -229,20 +273,49 @@ class _Session:
         own, clips = reports[0], sum(report.clips for report in reports)
         self.loss = sum(report.loss_sum for report in reports) / clips
         state.seconds += own.seconds
-        if metrics is not None:
-            metrics.write(
-                {
-                    "step": state.step,
-                    "loss": self.loss,
-                    "lr": rate,
-                    "grad_norm": own.grad_norm if math.isfinite(own.grad_norm) else None,
-                    "samples_per_s": clips / own.seconds,
-                    "step_s": own.seconds / own.steps,
-                    "data_wait_s": max(report.data_wait for report in reports) / own.steps,
-                    "seconds": state.seconds,
-                    **memory_in_use(state.accelerator.device),
-                }
+        if metrics is None:
+            return
+        step_s = own.seconds / own.steps
+        data_wait_s = max(report.data_wait for report in reports) / own.steps
+        communication_s = exposed_communication(self.wrapped) * self.config.accumulate
+        line = {
+            "step": state.step,
+            "loss": self.loss,
+            "lr": rate,
+            "grad_norm": own.grad_norm if math.isfinite(own.grad_norm) else None,
+            "samples_per_s": clips / own.seconds,
+            "step_s": step_s,
+            "data_wait_s": data_wait_s,
+            "communication_s": communication_s,
+            "compute_s": max(step_s - data_wait_s - communication_s, 0.0),
+            "seconds": state.seconds,
+            **self._work(clips / own.seconds),
+            **memory_in_use(state.accelerator.device),
+        }
+        metrics.write(line)
+        if self.extras.reporter is not None:
+            self.extras.reporter.report(
+                state.step, {name: float(value) for name, value in line.items() if value is not None}
             )
+
+    def _work(self, clips_per_s: float) -> dict[str, float]:
+        """Tokens a second over all ranks, and the share of their peak that the model's arithmetic takes."""
+        load, peak = self.extras.load, self.extras.peak_flops
+        if load is None:
+            return {}
+        told = {"tokens_per_s": clips_per_s * load.tokens}
+        if peak is not None:
+            told["mfu"] = clips_per_s * load.flops_a_clip() / (peak * self.state.accelerator.num_processes)
+        return told
+
+    def _preview(self, window: Window) -> None:
+        if self.extras.previews is None:
+            return
+        average = contextlib.nullcontext() if self.state.ema is None else self.state.ema.applied()
+        with average:
+            self.extras.previews(self.state.model, self.state.step, self.state.accelerator.is_main_process)
+        self.state.accelerator.wait_for_everyone()
+        window.restart_clock()
 
     def _save(self, window: Window) -> None:
         self.saved = save_checkpoint(self.state, self.out, to_dict(self.config))
@@ -264,6 +337,21 @@ class _Session:
             write_finished(state, self.out, self.saved, to_dict(config))
         state.accelerator.wait_for_everyone()
         return TrainResult(state.step, finished, self.saved, model, self.loss, state.seconds)
+
+
+def exposed_communication(wrapped: nn.Module) -> float:
+    """Returns the seconds of a backward pass in which a rank only waits for others' gradients.
+
+    DDP itself measures that, in its first ten steps and then in one of a hundred; 0 without DDP, and until
+    it has measured.
+    """
+    if not isinstance(wrapped, DistributedDataParallel):
+        return 0.0
+    told = wrapped._get_ddp_logging_data()
+    whole, hidden = (
+        float(told.get(f"avg_backward_{name}_time", 0)) for name in ("comm", "compute_comm_overlap")
+    )
+    return max(whole - hidden, 0.0) / 1e9
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -292,44 +380,70 @@ def _check(model: CogVideoXStack, stage: Stage, config: TrainConfig, device: tor
 
 
 @contextlib.contextmanager
+def _memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
+    """Says which options to lower where GPU memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).split(". ")[0]
+        advice = what_to_lower(config, lora=extras.lora is not None)
+        raise ResourceError(f"the GPU's memory is too small for this run ({first}); {advice}") from error
+
+
+@contextlib.contextmanager
 def _accelerated(model: CogVideoXStack, config: TrainConfig, device: torch.device) -> Iterator[Accelerator]:
     """Sets accelerate up for one run; its process-wide state and its marks on the model end with it."""
     select_device(device)
     expect_fixed_shapes(device)
     AcceleratorState._reset_state(reset_partial_state=not is_distributed())
     precision = "no" if config.precision == "fp32" else config.precision
-    accelerator = Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=device.type == "cpu",
+        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],  # each weight is used once a pass
+    )
     try:
         yield accelerator
     finally:
         for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
             vars(model).pop(mark, None)
+        restore_model(model)
         accelerator.free_memory()
 
 
 def _set_up(
-    model: CogVideoXStack, stage: Stage, batches: BatchSource, config: TrainConfig, accelerator: Accelerator
+    model: CogVideoXStack,
+    stage: Stage,
+    batches: BatchSource,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    lora: Lora | None,
 ) -> tuple[RunState, nn.Module]:
     device = accelerator.device
     seed_everything(config.seed + accelerator.process_index)
-    model.float().to(device).train()
+    model.float()
+    if lora is not None:
+        attach(model, lora)
+        if config.precision == "bf16":
+            _freeze_in_half(model)
+    model.to(device).train()
     if accelerator.num_processes > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if config.gradient_checkpointing:
-        model.enable_gradient_checkpointing()
-    else:
-        model.disable_gradient_checkpointing()
-    if config.compile:
-        for block in model.transformer_blocks:
-            block.compile()
-    optimizer = torch.optim.AdamW(
-        [parameter for _, parameter in trained_parameters(model)],
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
+    again = "attention" if config.keep_attention else "full"
+    set_up_model(
+        model,
+        recompute=again if config.gradient_checkpointing else "none",
+        compiled=config.compile,
     )
+    optimizer = build_optimizer([parameter for _, parameter in trained_parameters(model)], config)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     generator = make_generator(config.seed, device)
     ema = None if config.ema is None else Ema(model, config.ema)
-    return RunState(stage.name, model, prepared, accelerator, generator, batches, ema), wrapped
+    return RunState(stage.name, model, prepared, accelerator, generator, batches, ema, lora), wrapped
+
+
+def _freeze_in_half(model: nn.Module) -> None:
+    """Keeps what is not trained in bf16, in which it is multiplied anyway."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)

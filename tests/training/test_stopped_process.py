@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,22 @@ def test_killed_in_the_middle_of_a_save_goes_on_from_the_one_before(tmp_path: Pa
     ends = [load_file(tmp_path / name / "transformer" / WEIGHTS) for name in ("killed", "whole")]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
     assert not list((tmp_path / "killed").glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_at_ten_moments_around_saves_leaves_a_whole_checkpoint_each_time(tmp_path: Path) -> None:
+    """A step takes milliseconds and every second one saves, so most of the time is spent in a save."""
+    steps: list[int] = []
+    for moment in range(10):
+        with start(str(tmp_path)) as process:
+            read_until(process, "advance 1", times=4 + moment % 3)
+            time.sleep(0.004 * moment)  # somewhere else in the save each time
+            process.kill()
+            assert end(process) == -signal.SIGKILL
+        last = checkpoints(tmp_path)[-1]
+        steps.append(read_state(last)["step"])
+        names = {name for name, _ in s2m().named_parameters()}
+        assert names <= load_file(last / "transformer" / WEIGHTS).keys()
+        assert len(load_file(last / "optimizer.safetensors")) == 3 * len(names)
+    assert steps == sorted(set(steps)), "each session went on from the one before"

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import signal
@@ -220,6 +221,24 @@ def test_interrupt_in_the_middle_of_a_save_leaves_the_last_checkpoint(tmp_path: 
     model.__class__ = Interrupted
     settings = config(checkpoint_every=2)
     with pytest.raises(KeyboardInterrupt):
+        train(model, S2MStage(ALPHA_BAR_T), source(), settings, tmp_path, SilentProgress())
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["checkpoint-2"]
+    assert run("s2m", tmp_path, settings).finished
+
+
+def test_a_disk_that_fills_up_during_a_save_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    class Full(S2MTransformer3DModel):
+        def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+            super().save_pretrained(save_directory, *args, **kwargs)
+            if "checkpoint-4" in str(save_directory):
+                raise OSError(errno.ENOSPC, "No space left on device", str(save_directory))
+
+    model = s2m()
+    model.__class__ = Full
+    settings = config(checkpoint_every=2)
+    with pytest.raises(
+        ResourceError, match=r"checkpoint-4: the disk is full; free some space and run it again"
+    ):
         train(model, S2MStage(ALPHA_BAR_T), source(), settings, tmp_path, SilentProgress())
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["checkpoint-2"]
     assert run("s2m", tmp_path, settings).finished

@@ -1,0 +1,371 @@
+"""`hierasurg train-s2m` and `hierasurg train-m2v`: a data set becomes a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hierasurg_cli import console
+from hierasurg_cli.launch import launch
+from hierasurg_cli.options import (
+    AsJson,
+    ConfigFile,
+    Gpus,
+    NodeRank,
+    Nodes,
+    Quiet,
+    Rendezvous,
+    Sets,
+    Verbose,
+    resolve,
+)
+from hierasurg_core.config import PRESETS, TrainM2VConfig, TrainS2MConfig
+from hierasurg_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from hierasurg_core.training.plan import TrainingPlan
+    from hierasurg_core.training.run import TrainRunResult
+
+EPILOG_S2M = "Example: hierasurg train-s2m dataset --preset 2b-1fps --gpus 8"
+EPILOG_M2V = "Example: hierasurg train-m2v dataset --preset 2b-1fps --gpus 8"
+
+
+def _presets() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def _choice(*values: str) -> Any:
+    """What Tab offers."""
+    return lambda: list(values)
+
+
+Dataset = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[DATASET]", help="What build-dataset made (default: dataset).", show_default=False
+    ),
+]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Folder, Hub id, or mini to start from (default: THUDM/CogVideoX-2b).",
+        autocompletion=_choice("mini", "THUDM/CogVideoX-2b"),
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Settings to begin with: mini, 2b-1fps, 2b-8fps.", autocompletion=_presets
+    ),
+]
+Fps = Annotated[
+    str | None,
+    typer.Option(metavar="1|8", help="Refuse data of another rate.", autocompletion=_choice("1", "8")),
+]
+Steps = Annotated[str | None, typer.Option(metavar="N", help="Optimiser steps in all (default: 10000).")]
+Epochs = Annotated[str | None, typer.Option(metavar="X", help="Passes over the data, instead of --steps.")]
+Batch = Annotated[str | None, typer.Option(metavar="N", help="Clips a step and process (default: 1).")]
+Accumulate = Annotated[
+    str | None, typer.Option(metavar="N", help="Batches that make up one step (default: 1).")
+]
+Lr = Annotated[str | None, typer.Option(metavar="X", help="Peak learning rate (default: 1e-4).")]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="constant or cosine, after the warm-up (default: constant).",
+        autocompletion=_choice("constant", "cosine"),
+    ),
+]
+Warmup = Annotated[
+    str | None, typer.Option(metavar="N", help="Steps in which the rate rises (default: 500).")
+]
+Ema = Annotated[str | None, typer.Option(metavar="X", help="Decay of averaged weights, 0.9999 say.")]
+ConditionDropout = Annotated[
+    str | None, typer.Option(metavar="X", help="Share of clips trained without conditions (default: 0).")
+]
+ObjectDropout = Annotated[
+    str | None, typer.Option(metavar="X", help="Share of clips that lose an object; for data on the fly.")
+]
+TextCondition = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="labels, or vectors of --text-vectors (default: labels).",
+        autocompletion=_choice("labels", "vectors"),
+    ),
+]
+TextVectors = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Safetensors: a vector for each phase's and triplet's name."),
+]
+LoraRank = Annotated[
+    str | None, typer.Option(metavar="N", help="Train low-rank updates of this rank (needs peft).")
+]
+LoraAlpha = Annotated[
+    str | None, typer.Option(metavar="X", help="Scale of the updates times the rank (default: the rank).")
+]
+Full = Annotated[bool, typer.Option("--full", help="Train all weights, whatever a config says of LoRA.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="bf16, fp32 or fp16 (default: bf16).",
+        autocompletion=_choice("bf16", "fp32", "fp16"),
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="auto, or from fast to small: keep, attention, recompute, 8bit, offload (default: auto).",
+        autocompletion=_choice("auto", "keep", "attention", "recompute", "8bit", "offload"),
+    ),
+]
+CheckpointEvery = Annotated[
+    str | None, typer.Option(metavar="N", help="Steps between checkpoints (default: 1000).")
+]
+Keep = Annotated[str | None, typer.Option(metavar="N", help="Checkpoints that stay (default: 2).")]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHAT",
+        help="latest, never, or a checkpoint's folder (default: latest).",
+        autocompletion=_choice("latest", "never"),
+    ),
+]
+ReportTo = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="none, tensorboard or wandb, besides metrics.jsonl (default: none).",
+        autocompletion=_choice("none", "tensorboard", "wandb"),
+    ),
+]
+PreviewEvery = Annotated[
+    str | None, typer.Option(metavar="N", help="Steps between previews; 0 makes none (default: 0).")
+]
+Export = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="In the end write the pipeline of both runs; 'public' writes the public code's form.",
+    ),
+]
+Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of everything (default: 0).")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="auto, cpu, cuda or cuda:N (default: auto).",
+        autocompletion=_choice("auto", "cpu", "cuda"),
+    ),
+]
+MaxRestarts = Annotated[
+    int, typer.Option(metavar="N", help="Times that all processes start again after one died.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Tell settings, sizes, memory and steps; load and train nothing.")
+]
+
+
+def train_s2m(
+    ctx: typer.Context,
+    dataset: Dataset = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run's folder (default: runs/s2m).")
+    ] = None,
+    base: Base = None,
+    preset: Preset = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    accumulate: Accumulate = None,
+    lr: Lr = None,
+    schedule: Schedule = None,
+    warmup: Warmup = None,
+    ema: Ema = None,
+    condition_dropout: ConditionDropout = None,
+    object_dropout: ObjectDropout = None,
+    text_condition: TextCondition = None,
+    text_vectors: TextVectors = None,
+    lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
+    full: Full = False,
+    precision: Precision = None,
+    memory: Memory = None,
+    checkpoint_every: CheckpointEvery = None,
+    keep: Keep = None,
+    resume: Resume = None,
+    report_to: ReportTo = None,
+    preview_every: PreviewEvery = None,
+    export: Export = None,
+    seed: Seed = None,
+    device: Device = None,
+    gpus: Gpus = None,
+    nodes: Nodes = 1,
+    node_rank: NodeRank = 0,
+    rendezvous: Rendezvous = None,
+    max_restarts: MaxRestarts = 0,
+    dry_run: DryRun = False,
+    config: ConfigFile = None,
+    set_: Sets = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train S2M: phases and triplets to panoptic maps."""
+    wanted = resolve(TrainS2MConfig, ctx, config, _sets(ctx, set_), _preset(preset))
+    _train(ctx, wanted, "s2m")
+
+
+def train_m2v(
+    ctx: typer.Context,
+    dataset: Dataset = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run's folder (default: runs/m2v).")
+    ] = None,
+    base: Base = None,
+    preset: Preset = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="unconditional, or maps, which starts from it where it is (default: maps).",
+            autocompletion=_choice("unconditional", "maps"),
+        ),
+    ] = None,
+    hierarchical: Annotated[
+        bool | None,
+        typer.Option(
+            "--hierarchical/--maps-only", help="Take phase and triplet as well (default: as the base)."
+        ),
+    ] = None,
+    fps: Fps = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    accumulate: Accumulate = None,
+    lr: Lr = None,
+    schedule: Schedule = None,
+    warmup: Warmup = None,
+    ema: Ema = None,
+    condition_dropout: ConditionDropout = None,
+    object_dropout: ObjectDropout = None,
+    text_condition: TextCondition = None,
+    text_vectors: TextVectors = None,
+    lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
+    full: Full = False,
+    precision: Precision = None,
+    memory: Memory = None,
+    checkpoint_every: CheckpointEvery = None,
+    keep: Keep = None,
+    resume: Resume = None,
+    report_to: ReportTo = None,
+    preview_every: PreviewEvery = None,
+    export: Export = None,
+    seed: Seed = None,
+    device: Device = None,
+    gpus: Gpus = None,
+    nodes: Nodes = 1,
+    node_rank: NodeRank = 0,
+    rendezvous: Rendezvous = None,
+    max_restarts: MaxRestarts = 0,
+    dry_run: DryRun = False,
+    config: ConfigFile = None,
+    set_: Sets = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train M2V: panoptic maps to video."""
+    wanted = resolve(TrainM2VConfig, ctx, config, _sets(ctx, set_), _preset(preset))
+    _train(ctx, wanted, "m2v")
+
+
+def _train(ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: str) -> None:
+    """The work of both commands, whose options lie in the context."""
+    given: dict[str, Any] = ctx.params
+    gpus: int | None = given["gpus"]
+    ranks = (gpus or 1) * given["nodes"]
+    if not given["dry_run"] and launch(
+        gpus,
+        device=wanted.device,
+        nodes=given["nodes"],
+        node_rank=given["node_rank"],
+        rendezvous=given["rendezvous"],
+        max_restarts=given["max_restarts"],
+        logs=wanted.out / "logs",
+    ):
+        return
+    loudness = console.volume(given["quiet"], given["verbose"], least=ctx.obj)
+    with console.working(loudness) as progress:
+        progress.start("import torch", 1, "module")
+        from hierasurg_core.runtime import process_group, world_size
+        from hierasurg_core.training.plan import plan_training
+        from hierasurg_core.training.run import run_training
+
+        progress.advance()
+        with process_group(wanted.device) as device:
+            size = ranks if given["dry_run"] else world_size()
+            plan = plan_training(wanted, stage, device, size, dry=given["dry_run"])
+            result = None if given["dry_run"] else run_training(plan, device, progress)
+    if result is None:
+        console.show_result(plan, given["json"], _plan_as_text)
+    else:
+        console.show_result(result, given["json"], _as_text)
+
+
+def _preset(name: str | None) -> Path | None:
+    if name is None:
+        return None
+    if name not in _presets():
+        raise UsageError(f"there is no preset {name!r}: choose {', '.join(_presets())}")
+    return PRESETS / f"{name}.yaml"
+
+
+def _sets(ctx: typer.Context, sets: list[str] | None) -> list[str]:
+    """Adds what `--full` stands for, and refuses options that exclude each other."""
+    given: dict[str, Any] = ctx.params
+    for first, second in (("full", "lora_rank"), ("full", "lora_alpha"), ("steps", "epochs")):
+        if given[first] not in (None, False) and given[second] is not None:
+            one, other = (f"--{name.replace('_', '-')}" for name in (first, second))
+            raise UsageError(f"{one} and {other} exclude each other: give one of them")
+    full = ["lora_rank=0", "lora_alpha="] if given["full"] else []
+    by_steps = ["epochs="] if given["steps"] is not None else []
+    return [*full, *by_steps, *(sets or [])]
+
+
+def _plan_as_text(plan: "TrainingPlan") -> str:
+    """The resolved config, sizes, memory and steps."""
+    told = plan.to_dict()
+    lines = [f"{name}: {value}" for name, value in told["config"].items()]
+    lines += ["", *plan.notes]
+    lines.append(
+        f"{told['parameters'] / 1e6:,.1f} M parameters, {told['trained_parameters'] / 1e6:,.1f} M of them "
+        f"trained; {told['tokens']} tokens and {told['tflop_a_clip']:.2f} TFLOP a clip"
+    )
+    parts = ", ".join(
+        f"{name} {value / 1e9:.1f}" for name, value in told["memory_estimate"].items() if name != "total"
+    )
+    total = told["memory_estimate"]["total"] / 1e9
+    lines.append(f"memory '{told['memory']}': about {total:.1f} GB a process ({parts})")
+    lines.append(
+        f"{told['clips']} clips, {told['ranks']} processes: {told['steps_an_epoch']:.1f} steps an epoch, "
+        f"{told['steps']} steps are {told['epochs']:.1f} epochs"
+    )
+    return "\n".join(lines)
+
+
+def _as_text(result: "TrainRunResult") -> str:
+    """Where the run stands, and what to do next."""
+    trained = result.trained
+    loss = "" if trained.loss is None else f", loss {trained.loss:.4g}"
+    where = f"{trained.model}" if trained.model else f"{trained.checkpoint}, not finished"
+    lines = [f"{where}: {trained.step} steps in {trained.seconds:.0f} s{loss}"]
+    if result.export is not None:
+        lines.append(f"exported to {result.export}")
+    return "\n".join(lines)

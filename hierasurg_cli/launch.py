@@ -1,0 +1,249 @@
+"""`--gpus N`: N processes of the very same command line in one process group.
+
+Owns the start of ranks by torch's elastic launcher, what of them reaches the terminal (rank 0's output; of a
+failure the first error there was, nothing of those that followed from it), and the passing on of signals.
+What ranks then do together is the core's affair (`hierasurg_core.runtime.process_group`). A process that
+another launcher started (torchrun, `accelerate launch`) is a rank already and launches nothing.
+
+Imports torch only to launch.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hierasurg_cli import console
+from hierasurg_core.artifacts import ensure_writable_folder
+from hierasurg_core.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig
+
+_FAILURES = "HIERASURG_FAILURES"  # folder into which a rank of ours says why it ended
+_SECONDS_TO_SAVE = "600"  # that ranks have after a signal, for their last checkpoint
+_RUN = "hierasurg"
+
+
+def launch(
+    gpus: int | None,
+    *,
+    device: str,
+    nodes: int = 1,
+    node_rank: int = 0,
+    rendezvous: str | None = None,
+    max_restarts: int = 0,
+    logs: Path | None = None,
+) -> bool:
+    """Runs this process's command line as N ranks, unless this process should do the work itself.
+
+    Args:
+        gpus: N, on this machine; None is 1.
+        device: The command's `--device`; with "cpu" any N will do, and ranks talk through gloo.
+        nodes: Machines that work together; each is given the same line but for `node_rank`.
+        node_rank: This machine's number; 0 hosts the meeting point.
+        rendezvous: "host:port" of machine 0; needed with several machines.
+        max_restarts: How often all ranks are started again after one has died.
+        logs: Folder for what ranks other than 0 say; None: a temporary one, deleted after success.
+
+    Returns:
+        False if the caller should go on with the work: one process is enough, or it is a rank already. True
+        if the ranks have done it.
+
+    Raises:
+        UsageError: Numbers or device that make no sense together.
+        ResourceError: This machine has fewer GPUs.
+        typer.Exit: A rank failed; the first error has been shown, and this carries its exit code.
+        KeyboardInterrupt: SIGINT or SIGTERM came; every rank was told and has ended.
+    """
+    _check_numbers(gpus, nodes, node_rank, rendezvous, max_restarts)
+    if is_rank() or (nodes == 1 and gpus in (None, 1)):
+        return False
+    ranks = gpus or 1
+    _expect_gpus(ranks, device)
+    with contextlib.ExitStack() as stack:
+        if logs is None:
+            logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
+        ensure_writable_folder(logs)
+        failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
+        os.environ[_FAILURES] = str(failures)
+        os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = _SECONDS_TO_SAVE
+        if "OMP_NUM_THREADS" not in os.environ:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
+        config = _config(ranks, nodes, node_rank, rendezvous, max_restarts, logs)
+        _run(config, failures)
+    return True
+
+
+def is_rank() -> bool:
+    """Tells whether a launcher started this process, ours or another."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def tell_launcher(message: str, code: int, trace: str = "") -> bool:
+    """Hands the error that ends this rank to our launcher, which shows the first one of all ranks.
+
+    Returns:
+        False where no launcher of ours listens; then the caller shows the error.
+    """
+    folder = os.environ.get(_FAILURES)
+    if folder is None or not is_rank():
+        return False
+    rank = int(os.environ["RANK"])
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    said = {
+        "attempt": attempt,
+        "time": time.time(),
+        "rank": rank,
+        "message": message,
+        "code": code,
+        "trace": trace,
+    }
+    path = Path(folder) / f"{attempt}-{rank}.json"
+    with contextlib.suppress(OSError):  # a disk that is full is what the error may be about
+        path.write_text(json.dumps(said), encoding="utf-8")
+        return True
+    return False
+
+
+def catch_bugs() -> None:
+    """Lets the traceback of a bug in a rank of ours go to the launcher instead of the terminal."""
+    if _FAILURES in os.environ and is_rank():
+        sys.excepthook = _bug
+
+
+def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, error, trace))
+    if not tell_launcher(str(error), 1, text):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _check_numbers(
+    gpus: int | None, nodes: int, node_rank: int, rendezvous: str | None, max_restarts: int
+) -> None:
+    for name, value, least in (
+        ("gpus", 1 if gpus is None else gpus, 1),
+        ("nodes", nodes, 1),
+        ("node-rank", node_rank, 0),
+        ("max-restarts", max_restarts, 0),
+    ):
+        if value < least:
+            raise UsageError(f"--{name} must be {least} or more, not {value}")
+    if node_rank >= nodes:
+        raise UsageError(
+            f"--node-rank {node_rank} does not exist with --nodes {nodes}: they count from 0, so give "
+            + ("none" if nodes == 1 else f"0 to {nodes - 1}")
+        )
+    if nodes > 1 and rendezvous is None:
+        raise UsageError("--nodes needs --rendezvous HOST:PORT, an address of node 0 that all nodes reach")
+    if rendezvous is not None:
+        host, _, port = rendezvous.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UsageError(f"--rendezvous must be HOST:PORT as 10.0.0.1:29500, not {rendezvous!r}")
+
+
+def _expect_gpus(ranks: int, device: str) -> None:
+    """Refuses more ranks than GPUs before anything loads."""
+    if device == "cpu":
+        return
+    if device not in ("auto", "cuda"):
+        raise UsageError(f"--gpus {ranks} takes GPUs 0 to {ranks - 1}: leave out --device {device}")
+    import torch
+
+    present = torch.cuda.device_count()
+    if ranks > present:
+        advice = f"use --gpus {present} at most" if present else "--device cpu runs the processes on the CPU"
+        raise ResourceError(
+            f"--gpus {ranks} is not possible: this machine has {present} GPU{'s'[: present != 1]}; {advice}"
+        )
+
+
+def _config(
+    ranks: int, nodes: int, node_rank: int, rendezvous: str | None, max_restarts: int, logs: Path
+) -> "LaunchConfig":
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.launcher.api import LaunchConfig
+
+    quiet: dict[int, Std] = {local: Std.ALL for local in range(ranks) if local or node_rank}
+    host = "localhost" if rendezvous is None else rendezvous.rpartition(":")[0]
+    return LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=ranks,
+        run_id=_RUN,
+        role=_RUN,
+        rdzv_backend="c10d",
+        # Port 0 lets the system choose a free one, so that runs side by side never meet.
+        rdzv_endpoint=rendezvous or "localhost:0",
+        rdzv_configs={"is_host": node_rank == 0},
+        local_addr=host if node_rank == 0 else None,
+        max_restarts=max_restarts,
+        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=quiet),
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP",
+    )
+
+
+def _run(config: "LaunchConfig", failures: Path) -> None:
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    command = ["-m", "hierasurg_cli", *sys.argv[1:]]
+    try:
+        with _quiet_launcher():
+            elastic_launch(config, sys.executable)(*command)
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    except ChildFailedError as error:
+        raise typer.Exit(_show_first(error, failures)) from error
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Generator[None, None, None]:
+    """Keeps the launcher's own reports, which repeat what we say, off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _show_first(error: "ChildFailedError", failures: Path) -> int:
+    """Shows what went wrong first, and returns the exit code that belongs to it.
+
+    A rank that a signal ended could write nothing and comes before the others, whose errors follow from its
+    end; among those of the last attempt that wrote something, the earliest counts.
+    """
+    said: list[dict[str, Any]] = [json.loads(path.read_text(encoding="utf-8")) for path in failures.iterdir()]
+    said.sort(key=lambda failure: (-failure["attempt"], failure["time"]))
+    # SIGTERM is what the launcher stops the others with.
+    ours = -signal.SIGTERM
+    killed = {rank: failure for rank, failure in error.failures.items() if ours != failure.exitcode < 0}
+    if said and not killed:
+        first = said[0]
+        if first["trace"]:
+            console.show_trace(f"rank {first['rank']}: {first['trace']}")
+        else:
+            console.show_error(f"{first['message']} (rank {first['rank']})")
+        return int(first["code"])
+    rank, failure = min((killed or error.failures).items())
+    signalled = failure.exitcode < 0
+    how = (
+        f"was killed by {failure.signal_name()}" if signalled else f"ended with exit code {failure.exitcode}"
+    )
+    reason = "; the machine's memory may have run out" if failure.exitcode == -signal.SIGKILL else ""
+    console.show_error(f"rank {rank} {how}{reason}; the other ranks were stopped")
+    return ResourceError.exit_code if signalled else failure.exitcode

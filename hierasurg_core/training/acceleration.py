@@ -1,0 +1,53 @@
+"""What makes a training step fast on its device: attention kernels, recomputation, compiled blocks.
+
+Owns how a model's blocks run while it is trained; nothing here changes what is learned. Refuses: choosing how
+much is computed again (`memory`), and the loop (`trainer`).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hierasurg_core.models import CogVideoXStack
+from hierasurg_core.models.attention import fastest_kernel, use_kernel
+from hierasurg_core.models.recompute import Recompute, block_runners
+
+
+def set_up_model(
+    model: CogVideoXStack, *, recompute: Recompute, every: int = 1, compiled: bool = False
+) -> None:
+    """Says how a model's blocks run while gradients are wanted, until `restore_model`.
+
+    Args:
+        model: The bare model.
+        recompute: What blocks compute again; see `models.recompute`.
+        every: Only every so many blocks.
+        compiled: Whether blocks run through torch.compile; one compilation serves all of them.
+    """
+    blocks = len(model.transformer_blocks)
+    model.block_runners = block_runners(blocks, recompute, every=every, compiled=compiled)
+
+
+def use_fastest_kernel(
+    model: CogVideoXStack, tokens: int, dtype: torch.dtype, device: torch.device
+) -> str | None:
+    """Gives a model the attention kernel that is fastest with its gradients, and returns its name.
+
+    Nothing changes on a CPU, or in a number type that only torch's own choice takes: None.
+
+    Args:
+        model: The bare model.
+        tokens: N of a clip, the stream's included.
+        dtype: In which attention is computed.
+        device: Where.
+    """
+    heads, head_dim = model.config["num_attention_heads"], model.config["attention_head_dim"]
+    kernel = fastest_kernel(tokens, heads, head_dim, dtype, device, backward=True)
+    if kernel is not None:
+        use_kernel(model, kernel)
+    return kernel
+
+
+def restore_model(model: CogVideoXStack) -> None:
+    """Takes back what `set_up_model` said; the attention kernel stays, as it computes the same."""
+    model.block_runners = None

@@ -1,0 +1,390 @@
+"""What a call of `train-s2m` or `train-m2v` comes to, before any weight is read.
+
+Owns the meeting of config, data set, base and machine: whether they fit, from what the model starts, how many
+steps there are, which memory setting is taken. `--dry-run` shows this and ends; `run` carries it out. It
+reads a manifest, configs and the headers of weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hierasurg_core.artifacts import read_json
+from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, to_dict
+from hierasurg_core.datasets.dataset import ClipDataset, PixelDataset, open_dataset
+from hierasurg_core.datasets.encoder import VaeIdentity
+from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
+from hierasurg_core.datasets.plan import LATENTS
+from hierasurg_core.datasets.splits import TRAIN
+from hierasurg_core.errors import DataError, WeightsError
+from hierasurg_core.models import CogVideoXStack, find_transformer
+from hierasurg_core.models.conditioning import map_grid
+from hierasurg_core.models.encoder import VaeEncoder, identify_vae
+from hierasurg_core.models.hub import is_at_hand, local_folder
+from hierasurg_core.models.loading import CONFIG_FILE, tensor_shapes
+from hierasurg_core.models.lora import TARGETS, expect_peft, is_lora, names_in_full
+from hierasurg_core.models.warmstart import (
+    WarmStart,
+    base_arguments,
+    plan_start,
+    stage_class,
+    starting_arguments,
+    without_weights,
+)
+from hierasurg_core.runtime import free_memory
+from hierasurg_core.training.memory import (
+    MemoryEstimate,
+    Workload,
+    changes_of,
+    choose_setting,
+    estimate,
+)
+from hierasurg_core.training.optimizers import expect_optimizer
+from hierasurg_core.training.reporting import expect_reporter
+from hierasurg_core.training.words import TextVectors, load_text_vectors
+
+PUBLISHED_2B = "THUDM/CogVideoX-2b"
+_LOOKED_AT = 200  # clips, for labels
+_PIXELS_A_LATENT = 8
+
+StageConfig = TrainS2MConfig | TrainM2VConfig
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPlan:
+    """A run, chosen and checked.
+
+    Attributes:
+        config: Resolved: steps counted, `memory` chosen, `out` final.
+        stage: "s2m" or "m2v".
+        unconditional: Whether it is M2V's first stage.
+        base: Folder with VAE and scheduler; None where a dry run has none at hand.
+        part: Folder of the transformer that the model starts from; None likewise.
+        arguments: Of the model's constructor.
+        start: The fate of every tensor; None likewise.
+        manifest: Of the data set.
+        clips: That an epoch has.
+        load: Tokens and parameters.
+        estimate: Bytes a process.
+        vectors: Text vectors in place of labels.
+        world_size: Ranks.
+        notes: What was chosen for the user.
+    """
+
+    config: StageConfig
+    stage: str
+    unconditional: bool
+    base: Path | None
+    part: Path | None
+    arguments: dict[str, Any]
+    start: WarmStart | None
+    manifest: Manifest
+    clips: int
+    load: Workload
+    estimate: MemoryEstimate
+    vectors: TextVectors | None
+    world_size: int
+    notes: tuple[str, ...]
+
+    @property
+    def model_class(self) -> type[CogVideoXStack]:
+        """The model's class."""
+        return stage_class(self.stage)
+
+    @property
+    def steps_an_epoch(self) -> float:
+        """Optimiser steps in which every clip is seen once."""
+        return self.clips / (self.config.batch * self.config.accumulate * self.world_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `--dry-run` tells, as plain values for JSON."""
+        return {
+            "config": to_dict(self.config),
+            "base": None if self.part is None else str(self.part),
+            "clips": self.clips,
+            "ranks": self.world_size,
+            "steps": self.config.steps,
+            "steps_an_epoch": self.steps_an_epoch,
+            "epochs": self.config.steps / self.steps_an_epoch,
+            "parameters": self.load.parameters,
+            "trained_parameters": self.load.trained,
+            "tokens": self.load.tokens,
+            "tflop_a_clip": self.load.flops_a_clip() / 1e12,
+            "memory": self.config.memory,
+            "memory_estimate": self.estimate.to_dict(),
+            "notes": list(self.notes),
+        }
+
+
+def plan_training(
+    config: StageConfig, stage: str, device: torch.device, world_size: int = 1, *, dry: bool = False
+) -> TrainingPlan:
+    """Chooses and checks everything that a run needs.
+
+    Args:
+        config: What was asked for.
+        stage: "s2m" or "m2v".
+        device: Where it will train.
+        world_size: Ranks.
+        dry: Fetch nothing; the published CogVideoX-2b is known without its files.
+
+    Raises:
+        UsageError: Settings that exclude each other, or a package is missing.
+        DataError: The data set is not there, lacks what the stage needs, has another rate or another VAE than
+            the base, or has fewer clips than there are ranks.
+        WeightsError: The base is not there, or nothing this stage can start from.
+        ResourceError: Nothing fits the GPU.
+    """
+    notes: list[str] = []
+    expect_reporter(config.report_to)
+    if config.lora_rank:
+        expect_peft()
+    unconditional = isinstance(config, TrainM2VConfig) and config.stage == "unconditional"
+    config = _final_folder(config, unconditional=unconditional)
+    manifest = read_dataset_manifest(config.dataset)
+    if config.fps is not None and config.fps != manifest.form.fps:
+        raise DataError(
+            f"{config.dataset} has {manifest.form.fps} fps, not the {config.fps} asked for: give the data "
+            f"set of that rate, or --fps {manifest.form.fps}"
+        )
+    base_name = _base_name(config, unconditional=unconditional, notes=notes)
+    vectors = None
+    if config.text_vectors is not None:
+        vectors = load_text_vectors(config.text_vectors, device)
+    changes = _changes(config, stage, manifest, vectors)
+    cls = stage_class(stage)
+    base, part, start = None, None, None
+    if dry and not is_at_hand(base_name) and base_name == PUBLISHED_2B:
+        notes.append(f"{PUBLISHED_2B} is not fetched for a dry run; its published sizes are taken")
+        arguments = base_arguments({}, cls, PUBLISHED_2B) | changes
+    else:
+        base = local_folder(base_name, parts=["transformer", stage, "vae", "scheduler"])
+        part = base_transformer(base, stage)
+        _expect_same_vae(manifest, identify_vae(base, base_name), config, base_name)
+        arguments = starting_arguments(part, cls, changes)
+    model = without_weights(cls, arguments)
+    if part is not None:
+        start = plan_start(part, model.state_dict(), tensor_shapes(part))
+    if unconditional:
+        freeze_maps(model)
+    load = _workload(model, config, start, stage, unconditional=unconditional, manifest=manifest)
+    clips = count_clips(manifest, config, stage, world_size)
+    config = _with_steps(config, clips, world_size)
+    config, bytes_needed = _with_memory(config, load, device, world_size)
+    expect_optimizer(config, device)
+    return TrainingPlan(
+        config=config,
+        stage=stage,
+        unconditional=unconditional,
+        base=base,
+        part=part,
+        arguments=arguments,
+        start=start,
+        manifest=manifest,
+        clips=clips,
+        load=load,
+        estimate=bytes_needed,
+        vectors=vectors,
+        world_size=world_size,
+        notes=tuple(notes),
+    )
+
+
+def base_transformer(base: Path, stage: str) -> Path:
+    """Returns the transformer that a stage starts from: that of a pipeline of ours, or the folder's own.
+
+    Raises:
+        WeightsError: There is none, or it is low-rank updates alone.
+    """
+    part = base / stage if (base / stage / CONFIG_FILE).is_file() else find_transformer(base)
+    if is_lora(part):
+        raise WeightsError(f"{part} holds low-rank updates alone: start from the run's finished model")
+    return part
+
+
+def open_clips(
+    manifest: Manifest, config: StageConfig, split: str = TRAIN, encoder: VaeEncoder | None = None
+) -> ClipDataset:
+    """Opens a split, with the config's own object dropout where clips are encoded on the fly.
+
+    Raises:
+        DataError: As `open_dataset`, or the latents on disk were made with another object dropout.
+    """
+    if config.object_dropout is None or config.object_dropout == manifest.object_dropout or split != TRAIN:
+        return open_dataset(config.dataset, split, encoder)
+    if manifest.contents == LATENTS or encoder is None:
+        raise DataError(
+            f"the latents of {config.dataset} were made with object dropout {manifest.object_dropout:g}; "
+            f"build the data set with --set object_dropout={config.object_dropout:g}, or with --on-the-fly"
+        )
+    entries = [entry for entry in manifest.shards if entry.split == split]
+    changed = dataclasses.replace(manifest, object_dropout=config.object_dropout)
+    return PixelDataset(changed, entries, encoder)
+
+
+def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size: int) -> int:
+    """Returns how many clips the stage can learn from.
+
+    Raises:
+        DataError: None, fewer than ranks, or clips without the labels that the stage needs.
+    """
+    if manifest.contents != LATENTS:
+        clips = sum(entry.clips for entry in manifest.shards if entry.split == TRAIN)
+    else:
+        opened = open_clips(manifest, config)
+        clips = len(opened.paintable()) if stage == "s2m" else len(opened)
+        if stage == "s2m" or (isinstance(config, TrainM2VConfig) and config.hierarchical):
+            _expect_labels(opened, config.dataset, stage)
+    if clips < world_size:
+        raise DataError(
+            f"{config.dataset} has {clips} clips that {stage} can learn from, fewer than the {world_size} "
+            "processes: use fewer GPUs, or build a larger data set"
+        )
+    return clips
+
+
+def freeze_maps(model: CogVideoXStack) -> None:
+    """Takes M2V's map encoder out of training; the unconditional stage never asks it."""
+    for name in ("encoder_segmap", "segmap_resblocks"):
+        model.get_submodule(name).requires_grad_(False)
+
+
+def _final_folder(config: StageConfig, *, unconditional: bool) -> StageConfig:
+    """The unconditional stage has a folder of its own unless another one was named."""
+    if unconditional and config.out == TrainM2VConfig().out:
+        return dataclasses.replace(config, out=unconditional_folder(config.out))
+    return config
+
+
+def unconditional_folder(out: Path) -> Path:
+    """Returns where the first stage of an M2V run lies: beside it."""
+    return out.with_name(f"{out.name}-unconditional")
+
+
+def _base_name(config: StageConfig, *, unconditional: bool, notes: list[str]) -> str:
+    """The base, or the unconditional run where M2V's real stage has one."""
+    if not isinstance(config, TrainM2VConfig) or unconditional:
+        return config.base
+    first = unconditional_folder(config.out)
+    told = read_json(first / "train.json") if (first / "train.json").is_file() else None
+    if isinstance(told, dict) and told.get("finished") is True:
+        notes.append(f"starting from the unconditional run {first}, in place of {config.base}")
+        return str(first)
+    if first.is_dir():
+        notes.append(
+            f"the unconditional run {first} is not finished and not used; starting from {config.base}"
+        )
+    return config.base
+
+
+def _changes(
+    config: StageConfig, stage: str, manifest: Manifest, vectors: TextVectors | None
+) -> dict[str, Any]:
+    """Returns what of the constructor's arguments the data and the config decide."""
+    form = manifest.form
+    height, width = form.map_size_hw if stage == "s2m" else form.size_hw
+    changes: dict[str, Any] = {
+        "sample_height": height // _PIXELS_A_LATENT,
+        "sample_width": width // _PIXELS_A_LATENT,
+        "sample_frames": form.padded_frames,
+        "sample_seconds": form.seconds,
+    }
+    hierarchical = config.hierarchical if isinstance(config, TrainM2VConfig) else None
+    if hierarchical is not None:
+        changes["hierarchical"] = hierarchical
+    if stage == "s2m" or hierarchical:
+        changes["text_cond"] = config.text_condition
+        if vectors is not None:
+            changes["text_vector_dim"] = vectors.width
+    return changes
+
+
+def _expect_same_vae(manifest: Manifest, vae: VaeIdentity, config: StageConfig, base_name: str) -> None:
+    if manifest.vae.sha256 != vae.sha256:
+        raise DataError(
+            f"{config.dataset} was made with the VAE of {manifest.vae.name} ({manifest.vae.sha256[:8]}), not "
+            f"that of {base_name} ({vae.sha256[:8]}): give --base {manifest.vae.name}, or build it again "
+            f"with --base {base_name}"
+        )
+
+
+def _expect_labels(clips: ClipDataset, dataset: Path, stage: str) -> None:
+    """Looks at clips spread over the data set for any phase or triplet."""
+    step = max(1, len(clips) // _LOOKED_AT)
+    for index in range(0, len(clips), step):
+        sample = clips.get(index, with_maps=False)
+        if (sample.phase_S >= 0).any() or (sample.triplet_S >= 0).any():
+            return
+    raise DataError(
+        f"{dataset} has no phases and triplets, which {stage} learns from: build it again with --labels"
+    )
+
+
+def _with_steps(config: StageConfig, clips: int, world_size: int) -> StageConfig:
+    if config.epochs is None:
+        return config
+    a_step = config.batch * config.accumulate * world_size
+    return dataclasses.replace(config, steps=math.ceil(config.epochs * clips / a_step), epochs=None)
+
+
+def _with_memory(
+    config: StageConfig, load: Workload, device: torch.device, world_size: int
+) -> tuple[StageConfig, MemoryEstimate]:
+    free = free_memory(device) if device.type == "cuda" else None
+    with_8bit = device.type == "cuda" and importlib.util.find_spec("bitsandbytes") is not None
+    setting = choose_setting(config.memory, load, config, free, with_8bit=with_8bit, world_size=world_size)
+    changed = dataclasses.replace(config, memory=setting, **changes_of(setting))
+    return changed, estimate(setting, load, changed, world_size)
+
+
+def _workload(
+    model: CogVideoXStack,
+    config: StageConfig,
+    start: WarmStart | None,
+    stage: str,
+    *,
+    unconditional: bool,
+    manifest: Manifest,
+) -> Workload:
+    form, arguments = manifest.form, model.config
+    patch = arguments["patch_size"]
+    frames = form.seconds if stage == "s2m" else (form.padded_frames - 1) // 4 + 1
+    rows, columns = arguments["sample_height"] // patch, arguments["sample_width"] // patch
+    stream = 1
+    if stage == "m2v" and not unconditional:
+        grid = map_grid(
+            form.size_hw, downscale=arguments["map_downscale"], num_blocks=len(arguments["map_widths"])
+        )
+        stream = form.seconds * math.prod(grid)
+    parameters = dict(model.named_parameters())
+    trained = sum(value.numel() for value in parameters.values() if value.requires_grad)
+    if config.lora_rank:
+        trained = _lora_values(model, config.lora_rank, start)
+    return Workload(
+        parameters=sum(value.numel() for value in parameters.values()),
+        trained=trained,
+        tokens=frames * rows * columns + 1 + stream,
+        width=model.inner_dim,
+        blocks=arguments["num_layers"],
+        lora=bool(config.lora_rank),
+    )
+
+
+def _lora_values(model: CogVideoXStack, rank: int, start: WarmStart | None) -> int:
+    """Counts A and B of every target, and what is trained in full."""
+    updates = sum(
+        rank * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if name.endswith(TARGETS) and isinstance(module, torch.nn.Linear)
+    )
+    sizes: Mapping[str, torch.Tensor] = model.state_dict()
+    names = () if start is None else names_in_full(start)
+    return updates + sum(sizes[name].numel() for name in names if name in sizes)

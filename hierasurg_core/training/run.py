@@ -1,0 +1,340 @@
+"""One whole training: a plan becomes data, model and loop, and a finished run what others take.
+
+Owns what a run's folder holds besides the loop's own (see `checkpoint`):
+
+    out/train-STAGE.yaml   the resolved config, itself a valid --config
+    out/start.tsv          what became of every tensor of the base
+    out/data.json          what the data set was, for the model's card
+    out/vae/, scheduler/   the base's, which `generate` needs beside the transformer
+    out/public/            the public code's form, where asked for
+
+All ranks call `run_training`; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hierasurg_core.artifacts import atomic_file, ensure_writable_folder, read_json, write_json
+from hierasurg_core.config import to_dict, write_config
+from hierasurg_core.datasets.manifest import MANIFEST
+from hierasurg_core.datasets.plan import LATENTS
+from hierasurg_core.datasets.splits import TRAIN, VAL
+from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
+from hierasurg_core.models.encoder import VaeEncoder, identify_vae
+from hierasurg_core.models.export import Card, copy_parts, write_pipeline, write_public
+from hierasurg_core.models.lora import Lora
+from hierasurg_core.models.warmstart import start_from
+from hierasurg_core.progress import Progress
+from hierasurg_core.runtime import device_milliseconds, rank, resolve_dtype, wait_for_all, world_size
+from hierasurg_core.training.batch import Batch
+from hierasurg_core.training.checkpoint import choose_checkpoint
+from hierasurg_core.training.from_dataset import DatasetSource, StageName
+from hierasurg_core.training.plan import TrainingPlan, freeze_maps, open_clips
+from hierasurg_core.training.previews import Previews
+from hierasurg_core.training.reporting import open_reporter
+from hierasurg_core.training.stages import M2VStage, S2MStage, UnconditionalStage
+from hierasurg_core.training.trainer import Extras, TrainResult, train
+
+PUBLIC = "public"
+_MATRIX = 8192  # sides of the product that stands for a GPU's peak (baselines.md)
+_DEFAULT_STEPS = 50
+
+
+@dataclass(frozen=True)
+class TrainRunResult:
+    """How a call of `train-s2m` or `train-m2v` ended.
+
+    Attributes:
+        out: The run's folder.
+        stage: "s2m", "m2v" or "m2v-unconditional".
+        trained: What the loop says.
+        export: Folder that was exported; None if none was.
+        notes: What was chosen for the user.
+    """
+
+    out: Path
+    stage: str
+    trained: TrainResult
+    export: Path | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the result as plain values for JSON."""
+        return {
+            "out": str(self.out),
+            "stage": self.stage,
+            "step": self.trained.step,
+            "finished": self.trained.finished,
+            "checkpoint": str(self.trained.checkpoint),
+            "model": None if self.trained.model is None else str(self.trained.model),
+            "loss": self.trained.loss,
+            "seconds": self.trained.seconds,
+            "export": None if self.export is None else str(self.export),
+            "notes": list(self.notes),
+        }
+
+
+def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -> TrainRunResult:
+    """Trains what a plan says.
+
+    Raises:
+        HieraSurgError: As `train`, and where data, base or export do not fit.
+        KeyboardInterrupt: As `train`.
+    """
+    config = plan.config
+    assert plan.base is not None, "only a dry run has no base at hand"
+    if config.export is not None and config.export != PUBLIC:
+        _expect_other_stage(plan)
+    first = rank() == 0
+    for note in plan.notes:
+        progress.note(note)
+    resumed = choose_checkpoint(config.out, config.resume)
+    wait_for_all()  # no rank writes before all have chosen
+    ensure_writable_folder(config.out)
+    model, lora = _build(plan, resumed, progress)
+    if first:
+        _write_beginnings(plan)
+    wait_for_all()
+    stage = _stage(plan, model, device)
+    batches, preview_clips = _data(plan, device, progress)
+    reporter = None
+    if first:
+        reporter = open_reporter(config.report_to, config.out, to_dict(config))
+    extras = Extras(
+        lora=lora,
+        previews=_previews(plan, stage, preview_clips, device),
+        reporter=reporter,
+        load=plan.load,
+        peak_flops=_peak_flops(device),
+    )
+    try:
+        trained = train(model, stage, batches, config, config.out, progress, extras=extras)
+    finally:
+        if reporter is not None:
+            reporter.close()
+    del model
+    export = None
+    if trained.finished and config.export is not None:
+        export = config.out / PUBLIC if config.export == PUBLIC else Path(config.export)
+        if first:
+            _export(plan, export, trained)
+            progress.note(f"exported to {export}")
+        wait_for_all()
+    return TrainRunResult(config.out, stage.name, trained, export, plan.notes)
+
+
+def _build(
+    plan: TrainingPlan, resumed: Path | None, progress: Progress
+) -> tuple[CogVideoXStack, Lora | None]:
+    """The model at the run's start; a run that goes on needs its base for low-rank updates only."""
+    config = plan.config
+    assert plan.part is not None
+    if resumed is not None and not config.lora_rank and (resumed / "transformer").is_dir():
+        model = load_transformer(resumed / "transformer", torch.float32)
+        lora = None
+    else:
+        progress.start("load base", 1, "models")
+        model, start = start_from(plan.part, plan.model_class, plan.arguments, config.seed)
+        progress.advance()
+        if resumed is None:
+            progress.note(f"{start.summary()}; all of them in {config.out / 'start.tsv'}")
+        lora = None
+        if config.lora_rank:
+            alpha = float(config.lora_rank) if config.lora_alpha is None else config.lora_alpha
+            lora = Lora(config.lora_rank, alpha, plan.stage, plan.part, plan.arguments, config.seed, start)
+    if plan.unconditional:
+        freeze_maps(model)
+    return model, lora
+
+
+def _write_beginnings(plan: TrainingPlan) -> None:
+    config, out = plan.config, plan.config.out
+    assert plan.base is not None
+    write_config(out / f"train-{plan.stage}.yaml", f"train-{plan.stage}", config)
+    if plan.start is not None and not (out / "start.tsv").exists():
+        with atomic_file(out / "start.tsv") as part:
+            part.write_text(plan.start.table(), encoding="utf-8")
+    said = read_json(config.dataset / MANIFEST)
+    kept = {key: said.get(key) for key in ("notice", "form", "clips", "splits", "vae")}
+    write_json(out / "data.json", {"dataset": str(config.dataset), **kept})
+    copy_parts(plan.base, out)
+
+
+def _stage(
+    plan: TrainingPlan, model: CogVideoXStack, device: torch.device
+) -> S2MStage | M2VStage | UnconditionalStage:
+    assert plan.base is not None
+    alpha_bar_T = load_scheduler(plan.base).alphas_cumprod.to(device)
+    if plan.stage == "s2m":
+        return S2MStage(alpha_bar_T, plan.vectors)
+    if plan.unconditional:
+        return UnconditionalStage(alpha_bar_T, model.inner_dim)
+    return M2VStage(alpha_bar_T, bool(model.config["hierarchical"]), plan.vectors)
+
+
+def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple[DatasetSource, Batch | None]:
+    """This rank's batches, and the clips that previews show."""
+    config, manifest = plan.config, plan.manifest
+    assert plan.base is not None
+    encoder = None
+    if manifest.contents != LATENTS:
+        number_type = resolve_dtype("auto", device)
+        encoder = VaeEncoder(plan.base, identify_vae(plan.base, config.base), device, number_type)
+    threads = 1 if encoder is not None else 2
+    stage_name: StageName = "s2m" if plan.stage == "s2m" else "m2v"
+    source = DatasetSource(
+        open_clips(manifest, config, TRAIN, encoder),
+        stage_name,
+        config.batch,
+        config.seed,
+        device=device,
+        rank=rank(),
+        world_size=world_size(),
+        threads=threads,
+    )
+    if not config.preview_every:
+        return source, None
+    shown_clips = None
+    if any(entry.split == VAL and entry.clips for entry in manifest.shards):
+        held_out = open_clips(manifest, config, VAL, encoder)
+        shown_clips = held_out if plan.stage != "s2m" or held_out.paintable() else None
+    if shown_clips is None:
+        progress.note("the validation split has no clip for this stage; previews show clips of training")
+        shown_clips = open_clips(manifest, config, TRAIN, encoder)
+    shown = DatasetSource(
+        shown_clips,
+        stage_name,
+        config.previews,
+        config.seed,
+        device=device,
+        threads=threads,
+        ahead=1,
+    )
+    return source, next(iter(shown))
+
+
+def _previews(
+    plan: TrainingPlan,
+    stage: S2MStage | M2VStage | UnconditionalStage,
+    clips: Batch | None,
+    device: torch.device,
+) -> Previews | None:
+    if clips is None:
+        return None
+    config, form = plan.config, plan.manifest.form
+    assert plan.base is not None
+    return Previews(
+        stage,
+        clips,
+        load_vae(plan.base, resolve_dtype("auto", device), device),
+        config.out,
+        fps=form.fps,
+        frames=form.num_frames,
+        steps=config.preview_steps,
+        seed=config.seed,
+    )
+
+
+def _peak_flops(device: torch.device) -> float | None:
+    """What this GPU makes of one large bf16 matrix product, operations a second; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    left, right = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(left, right)
+
+    milliseconds = device_milliseconds(multiply, device)
+    return 2.0 * _MATRIX**3 / (milliseconds / 1000)
+
+
+def _expect_other_stage(plan: TrainingPlan) -> None:
+    """A pipeline needs both stages; the other one has to be finished before this one begins."""
+    other = _other_run(plan)
+    path = other / "train.json"
+    said = read_json(path) if path.is_file() else None
+    if not isinstance(said, dict) or said.get("finished") is not True:
+        raise UsageError(
+            f"--export needs both stages, and {other} is no finished run: train it first, then call this "
+            "again (a finished run only exports)"
+        )
+
+
+def _other_run(plan: TrainingPlan) -> Path:
+    return plan.config.out.with_name("m2v" if plan.stage == "s2m" else "s2m")
+
+
+def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
+    config = plan.config
+    if config.export == PUBLIC:
+        ensure_writable_folder(target)
+        write_public(load_transformer(config.out / "transformer"), target / "transformer")
+        copy_parts(config.out, target)
+        return
+    other = _other_run(plan)
+    s2m, m2v = (config.out, other) if plan.stage == "s2m" else (other, config.out)
+    number_type = resolve_dtype(config.precision, torch.device("cpu"))
+    write_pipeline(
+        target,
+        s2m=s2m / "transformer",
+        m2v=m2v / "transformer",
+        shared=config.out,
+        dtype=number_type,
+        default_steps=_default_steps(plan),
+        card=_card(s2m, m2v),
+    )
+
+
+def _default_steps(plan: TrainingPlan) -> int:
+    """As many as the base's pipeline, where it is one."""
+    assert plan.base is not None
+    path = plan.base / "model_index.json"
+    said = read_json(path) if path.is_file() else {}
+    return int(said.get("default_steps", _DEFAULT_STEPS)) if isinstance(said, dict) else _DEFAULT_STEPS
+
+
+def _card(s2m: Path, m2v: Path) -> Card:
+    """Gathers what both runs wrote of their data and training."""
+    facts: dict[str, dict[str, str]] = {}
+    notice = None
+    for name, run in (("S2M", s2m), ("M2V", m2v)):
+        data, done = read_json(run / "data.json"), read_json(run / "train.json")
+        notice = notice or data.get("notice")
+        form, config = data["form"], done["config"]
+        size = form["map_size_hw"] if name == "S2M" else form["size_hw"]
+        facts[f"{name}: data"] = {
+            "clips": ", ".join(f"{count} {split}" for split, count in data["clips"].items()),
+            "videos": ", ".join(f"{len(names)} {split}" for split, names in data["splits"].items()),
+            "size": f"{size[0]}x{size[1]} (rows x columns)",
+            "rate": f"{form['fps']} fps",
+            "VAE": f"{data['vae']['name']} (SHA-256 {data['vae']['sha256'][:16]})",
+        }
+        facts[f"{name}: training"] = {
+            "base": str(config["base"]),
+            "steps": f"{done['step']}, batch {config['batch']} x {config['accumulate']} a process",
+            "averaged weights": "yes" if done["ema"] else "no",
+            "low-rank updates": "no" if done["lora"] is None else f"rank {done['lora']['rank']}",
+            "learning rate": f"{config['lr']:g}",
+            "weights (SHA-256)": done["weights"]["sha256"],
+        }
+        facts[f"{name}: metrics"] = {
+            **_last_metrics(run / "metrics.jsonl"),
+            "samples": "not measured; `hierasurg evaluate` compares samples with real clips",
+        }
+    return Card("HieraSurg pipeline", notice, facts)
+
+
+def _last_metrics(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    last = json.loads(lines[-1]) if lines else {}
+    return {"training loss at the end": f"{last['loss']:.4g}"} if "loss" in last else {}

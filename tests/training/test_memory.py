@@ -1,0 +1,52 @@
+import pytest
+
+from hierasurg_core.config import TrainConfig
+from hierasurg_core.errors import ResourceError
+from hierasurg_core.training.memory import Workload, changes_of, choose_setting, estimate, what_to_lower
+
+M2V = Workload(1_824_175_232, 1_824_175_232, 12_271, 1920, 30)
+
+
+def test_estimate_by_hand() -> None:
+    load = Workload(parameters=100, trained=40, tokens=10, width=8, blocks=2, lora=True)
+    config = TrainConfig(batch=3, ema=0.9)
+    told = estimate("recompute", load, config)
+    assert (told.weights, told.gradients, told.moments, told.average) == (2 * 60 + 4 * 40, 160, 320, 160)
+    assert told.activations == 3 * 10 * 8 * (2 * 2 + 60)
+    assert told.total == sum(value for name, value in told.to_dict().items() if name != "total")
+    assert estimate("offload", load, config).moments == 0
+    assert estimate("8bit", load, config).moments == 80
+    assert estimate("recompute", load, config, world_size=2).gradients == 320
+    full = Workload(parameters=100, trained=100, tokens=10, width=8, blocks=2)
+    assert estimate("keep", full, TrainConfig(precision="bf16")).weights == 600
+    assert estimate("keep", full, TrainConfig(precision="fp32")).weights == 400
+
+
+def test_flops_of_a_clip_are_the_baselines() -> None:
+    assert M2V.flops_a_clip() / 782e12 == pytest.approx(0.257, abs=0.002)
+
+
+def test_auto_takes_the_fastest_that_fits() -> None:
+    config = TrainConfig(batch=1)
+    chosen = [
+        choose_setting("auto", M2V, config, free, with_8bit=True)
+        for free in (80 * 10**9, 45 * 10**9, 24 * 10**9)
+    ]
+    assert chosen == ["keep", "attention", "offload"]
+    assert choose_setting("auto", M2V, config, 32 * 10**9, with_8bit=True) == "8bit"
+    assert choose_setting("auto", M2V, config, 32 * 10**9, with_8bit=False) == "offload"
+    assert choose_setting("auto", M2V, config, None, with_8bit=False) == "keep"
+    assert choose_setting("recompute", M2V, config, 1, with_8bit=False) == "recompute"
+    assert changes_of("offload") == {"gradient_checkpointing": True, "offload": True}
+    with pytest.raises(ResourceError, match=r"GB of GPU memory are needed and 8\.0 GB are free: in order of"):
+        choose_setting("auto", M2V, config, 8 * 10**9, with_8bit=True)
+
+
+def test_what_to_lower_names_what_is_not_in_use() -> None:
+    config = TrainConfig(batch=4, accumulate=2, gradient_checkpointing=False, ema=0.9)
+    assert what_to_lower(config) == (
+        "in order of effect, try --memory recompute, then --batch 2 with --accumulate 4, then "
+        "--lora-rank 64, then --memory offload, then --set ema=null"
+    )
+    least = TrainConfig(offload=True)
+    assert what_to_lower(least, lora=True).startswith("nothing is left to lower")
