@@ -1,6 +1,7 @@
 """The models: S2M and M2V transformers, the CogVideoX VAE and scheduler, and how they are loaded."""
 
 from hierasurg_core.models.backbone import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, DiffusionPipeline
+from hierasurg_core.models.decoding import lay_channels_last
 from hierasurg_core.models.latents import (
     decode_frames,
     decode_video,
@@ -24,6 +25,7 @@ __all__ = [
     "encode_frames",
     "encode_video",
     "find_transformer",
+    "lay_channels_last",
     "load_scheduler",
     "load_transformer",
     "load_vae",

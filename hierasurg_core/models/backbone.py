@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
+from diffusers.hooks.group_offloading import apply_group_offloading
+from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import (
     AutoencoderKLCogVideoX,
     CogVideoXCausalConv3d,
@@ -29,6 +33,7 @@ from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 
 __all__ = [
     "AdaLayerNorm",
+    "Attention",
     "AttentionMixin",
     "AutoencoderKLCogVideoX",
     "CacheMixin",
@@ -39,10 +44,13 @@ __all__ = [
     "CogVideoXPatchEmbed",
     "ConfigMixin",
     "DiffusionPipeline",
+    "FirstBlockCacheConfig",
     "ModelMixin",
     "PeftAdapterMixin",
+    "TaylorSeerCacheConfig",
     "TimestepEmbedding",
     "Timesteps",
+    "apply_group_offloading",
     "register_to_config",
     "sincos_positions_ND",
 ]

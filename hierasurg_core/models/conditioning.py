@@ -97,6 +97,8 @@ def encode_maps(
     small = maps_BFHW[..., :rows:downscale, :columns:downscale]
     stem_NCHW = stem(small.reshape(batch * frames, 1, *small.shape[-2:]))
     x_BCFHW = stem_NCHW.unflatten(0, (batch, frames)).transpose(1, 2)
+    if x_BCFHW.is_cuda:  # the order in which a GPU multiplies; it stays so up to the tokens
+        x_BCFHW = x_BCFHW.contiguous(memory_format=torch.channels_last_3d)
     for block in blocks:
         x_BCFHW = block(x_BCFHW)
     return x_BCFHW.flatten(2).transpose(1, 2)

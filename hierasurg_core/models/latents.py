@@ -14,8 +14,8 @@ import copy
 import torch
 
 from hierasurg_core.models.backbone import AutoencoderKLCogVideoX, CogVideoXCausalConv3d
+from hierasurg_core.models.decoding import SAFE_CONV_BYTES, decode_latents
 
-_SAFE_CONV_BYTES = 2 * 1024**3
 _FRAMES_AT_ONCE = 8
 
 
@@ -46,10 +46,19 @@ def encode_video(
     return latents_BCFhw.transpose(1, 2) * vae.config["scaling_factor"]
 
 
-def decode_video(vae: AutoencoderKLCogVideoX, latents_BFChw: torch.Tensor) -> torch.Tensor:
-    """Return the video (B, 3, 4 (F - 1) + 1, 8 h, 8 w) of scaled latents; not clamped to [-1, 1]."""
+def decode_video(
+    vae: AutoencoderKLCogVideoX, latents_BFChw: torch.Tensor, *, compiled: bool = False
+) -> torch.Tensor:
+    """Return the video (B, 3, 4 (F - 1) + 1, 8 h, 8 w) of scaled latents; not clamped to [-1, 1].
+
+    Tiles are taken where the VAE's `enable_tiling` was called and the size exceeds a tile. ``compiled`` runs
+    the passes over large tensors through torch.compile.
+    """
     latents_BCFhw = latents_BFChw.transpose(1, 2).to(vae.dtype) / vae.config["scaling_factor"]
-    return vae.decode(latents_BCFhw, return_dict=False)[0]
+    height, width = latents_BCFhw.shape[-2:]
+    if vae.use_tiling and (height > vae.tile_latent_min_height or width > vae.tile_latent_min_width):
+        return vae.decode(latents_BCFhw, return_dict=False)[0]
+    return decode_latents(vae, latents_BCFhw, compiled=compiled)
 
 
 def encode_frames(
@@ -70,13 +79,17 @@ def encode_frames(
 
 
 def decode_frames(
-    vae: AutoencoderKLCogVideoX, latents_BFChw: torch.Tensor, frames_at_once: int | None = None
+    vae: AutoencoderKLCogVideoX,
+    latents_BFChw: torch.Tensor,
+    frames_at_once: int | None = None,
+    *,
+    compiled: bool = False,
 ) -> torch.Tensor:
     """Return frames (B, F, 3, 8 h, 8 w) of scaled latents that were encoded each alone."""
     height, width = (8 * side for side in latents_BFChw.shape[-2:])
     flat = latents_BFChw.flatten(0, 1).unsqueeze(1)
     step = frames_at_once or _frames_that_fit(vae, height, width)
-    parts = [decode_video(vae, part).squeeze(2) for part in flat.split(step)]
+    parts = [decode_video(vae, part, compiled=compiled).squeeze(2) for part in flat.split(step)]
     return torch.cat(parts).unflatten(0, latents_BFChw.shape[:2])
 
 
@@ -105,4 +118,4 @@ def _frames_that_fit(vae: AutoencoderKLCogVideoX, height: int, width: int) -> in
     """
     channels = max(vae.config["block_out_channels"][:2])
     bytes_a_frame = 2 * 3 * channels * height * width
-    return max(1, min(_FRAMES_AT_ONCE, _SAFE_CONV_BYTES // bytes_a_frame))
+    return max(1, min(_FRAMES_AT_ONCE, SAFE_CONV_BYTES // bytes_a_frame))

@@ -30,6 +30,7 @@ from hierasurg_core.models.backbone import (
     Timesteps,
     sincos_positions_ND,
 )
+from hierasurg_core.models.recompute import BlockRunner
 
 NORM_EPS = 1e-5
 _CACHED_SIZES = 4
@@ -41,6 +42,8 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
     The position code is computed for the size a call has and kept for the next one, so `sample_width`,
     `sample_height` (latent sides) and `sample_frames` (video frames) only record what a checkpoint was made
     for. Latent frames count 0, 1, 2, ..., in S2M (each frame encoded alone) as in M2V (four frames each).
+    `block_runners` (see `recompute`) say how each block runs while gradients are wanted; None leaves it to
+    diffusers' own gradient checkpointing.
     """
 
     _supports_gradient_checkpointing = True
@@ -100,6 +103,7 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         )
         self.proj_out = nn.Linear(dim, patch_size * patch_size * out_channels)
         self.gradient_checkpointing = False
+        self.block_runners: tuple[BlockRunner, ...] | None = None
         self._position_codes: dict[tuple[object, ...], torch.Tensor] = {}
 
     def _build_semantics(
@@ -215,8 +219,11 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         stream_BND = stream_BND.to(tokens.dtype)
 
         checkpointed = self._gradient_checkpointing_func
-        for block in self.transformer_blocks:
-            if checkpointed is not None and self.gradient_checkpointing and torch.is_grad_enabled():
+        runners = self.block_runners if torch.is_grad_enabled() else None
+        for index, block in enumerate(self.transformer_blocks):
+            if runners is not None:
+                tokens, stream_BND = runners[index](block, tokens, stream_BND, vector_BV)
+            elif checkpointed is not None and self.gradient_checkpointing and torch.is_grad_enabled():
                 tokens, stream_BND = checkpointed(block, tokens, stream_BND, vector_BV)
             else:
                 tokens, stream_BND = block(

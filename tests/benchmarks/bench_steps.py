@@ -1,0 +1,105 @@
+"""Quality against steps, solvers and caches on the bundled mini models.
+
+Run ``python -m tests.benchmarks.bench_steps [--clips 256] [--device cuda] [MODEL]``. M2V: PSNR from true maps
+of held-out phantom clips; S2M: how often the asked target is reached. A line of JSON for each way; the first
+line, 100 steps of the stochastic solver, is what the others are held against.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import hierasurg_core
+from hierasurg_core.generation.acceleration import Speed, prepare
+from hierasurg_core.generation.memory import ClipShape
+from hierasurg_core.generation.pipelines import HieraSurgPipeline, Sampling
+from hierasurg_core.maps import PanopticClip
+from hierasurg_core.phantom import draw, measure
+from hierasurg_core.phantom.vae import random_labels
+
+MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
+SIZE_HW = (128, 192)
+WAYS: list[tuple[Any, int, Any]] = [
+    ("sde-dpm++", 100, "none"),
+    *[(solver, steps, "none") for steps in (4, 8, 10, 15, 20, 50) for solver in ("dpm++", "sde-dpm++")],
+    ("dpm++", 20, "first-block"),
+    ("dpm++", 20, "taylorseer"),
+]
+
+
+class WithSolver:
+    """A pipeline whose requests are all sampled with one solver."""
+
+    def __init__(self, pipeline: HieraSurgPipeline, solver: Any) -> None:
+        self._pipeline, self._solver = pipeline, solver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipeline, name)
+
+    def make_maps(self, photo: Any, first_map: Any, entities: int, sampling: Sampling) -> PanopticClip:
+        changed = dataclasses.replace(sampling, solver=self._solver)
+        return self._pipeline.make_maps(photo, first_map, entities, changed)
+
+
+def video_psnr(
+    pipeline: HieraSurgPipeline, solver: Any, steps: int, clips: int, batch: int
+) -> tuple[float, float]:
+    """Mean and standard error over clips, in dB."""
+    generator = torch.Generator().manual_seed(measure.M2V_SEED)
+    scores = []
+    for start in range(0, clips, batch):
+        phases, triplets = random_labels(batch, generator)
+        drawn = draw.draw_clips(phases, triplets, measure.M2V_SEED + start, shuffle_ids=0.5)
+        truth = measure.uint8_video(drawn)
+        maps, samplings = [], []
+        for index in range(batch):
+            maps.append(PanopticClip(drawn.map_BFHW[index].numpy(), int(drawn.num_entities_B[index])))
+            asked = int(phases[index]), int(triplets[index])
+            plain = measure.sampling_of(pipeline, *asked, start + index, steps)
+            samplings.append(dataclasses.replace(plain, solver=solver))
+        made = pipeline.make_videos_batch(list(truth[:, 0]), maps, 1, samplings)
+        scores += [measure.psnr(video[1:], of[1:]) for video, of in zip(made, truth, strict=True)]
+    return float(np.mean(scores)), float(np.std(scores) / len(scores) ** 0.5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", nargs="?", type=Path, default=MINI)
+    parser.add_argument("--clips", type=int, default=256)
+    parser.add_argument("--requests", type=int, default=64, help="starts of S2M, three requests each")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    asked = parser.parse_args()
+    device = torch.device(asked.device)
+    pipeline = HieraSurgPipeline.from_pretrained(asked.model)
+    clip = ClipShape(SIZE_HW, SIZE_HW, 16, 16, asked.batch)
+    prepare(pipeline, device, clip, Speed(compile=False))
+    for solver, steps, cache in WAYS:
+        changed: Any = Speed(compile=False, cache=cache)
+        models = [model for model in (pipeline.s2m, pipeline.m2v) if model is not None]
+        if cache != "none":
+            prepare(pipeline, device, clip, changed)
+        began = time.perf_counter()
+        found: dict[str, Any] = {"solver": solver, "steps": steps, "cache": cache}
+        found["m2v_db"], found["m2v_db_error"] = video_psnr(pipeline, solver, steps, asked.clips, asked.batch)
+        if asked.requests:
+            tuned: Any = WithSolver(pipeline, solver)
+            score = measure.measure_s2m(tuned, asked.requests, steps=steps)
+            found["s2m_share"], found["s2m_frame_share"] = score.share, score.frame_share
+        found["seconds"] = time.perf_counter() - began
+        print(
+            json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()}), flush=True
+        )
+        if cache != "none":
+            for model in models:
+                model.disable_cache()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from models.tiny_models import m2v_inputs, s2m_inputs, tiny_m2v, tiny_s2m
+from torch import nn
+
+from hierasurg_core.models.attention import FusedAttention, fastest_kernel, use_kernel
+from hierasurg_core.models.backbone import Attention
+
+
+@pytest.mark.parametrize(("make", "draw"), [(tiny_s2m, s2m_inputs), (tiny_m2v, m2v_inputs)])
+@pytest.mark.parametrize("kernel", [None, "flash", "math"])
+@torch.no_grad()
+def test_one_product_for_query_key_and_value_gives_what_three_give(make, draw, kernel: str | None):
+    model, given = make(), draw(batch=2)
+    before = model(**given)
+    use_kernel(model, kernel)
+    assert torch.allclose(model(**given), before, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_projection_that_is_more_than_linear_is_called_itself():
+    class Doubled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - its name in torch
+            return 2 * super().forward(input)
+
+    model, given = tiny_s2m(), s2m_inputs()
+    width = model.inner_dim
+    for block in model.transformer_blocks:
+        attention = block.get_submodule("attn1")
+        doubled = Doubled(width, width)
+        doubled.load_state_dict(attention.get_submodule("to_v").state_dict())
+        attention.add_module("to_v", doubled)
+    before = model(**given)
+    use_kernel(model, None)
+    assert torch.allclose(model(**given), before, atol=1e-5)
+    plain_model = tiny_s2m()
+    use_kernel(plain_model, None)
+    assert not torch.allclose(plain_model(**given), before, atol=1e-5)
+
+
+def test_an_unknown_kernel_is_refused():
+    with pytest.raises(ValueError, match="use cudnn, flash, efficient, math"):
+        FusedAttention("fast")
+
+
+def test_a_mask_is_refused():
+    block = tiny_s2m().transformer_blocks[0]
+    values = torch.zeros(1, 3, 32)
+    with pytest.raises(ValueError, match="neither mask"):
+        attention = block.get_submodule("attn1")
+        assert isinstance(attention, Attention)
+        FusedAttention()(attention, values, values, attention_mask=torch.ones(1, 6))
+
+
+def test_only_a_gpu_is_measured():
+    cpu = torch.device("cpu")
+    assert fastest_kernel(64, 2, 16, torch.bfloat16, cpu) is None
