@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierasurg_cli import console
+from hierasurg_cli.launch import launch
 from hierasurg_cli.options import (
     AsJson,
     ConfigFile,
+    Gpus,
+    NodeRank,
+    Nodes,
     Quiet,
+    Rendezvous,
     Sets,
     Verbose,
     complete_phase,
@@ -25,6 +30,17 @@ if TYPE_CHECKING:
 EPILOG = "Example: hierasurg generate --phase calot --triplet grasper,retract,gallbladder"
 
 
+def _at_once_or_over_time(texts: list[str] | None) -> str | None:
+    """Joins a repeated --triplet: spans of seconds follow each other, bare triplets are meant at once."""
+    if not texts:
+        return None
+    return ("; " if all("@" in text for text in texts) else " + ").join(texts)
+
+
+def _one_after_another(texts: list[str] | None) -> str | None:
+    return "; ".join(texts) if texts else None
+
+
 def generate(
     ctx: typer.Context,
     phase: Annotated[
@@ -32,25 +48,75 @@ def generate(
         typer.Option(metavar="NAME", help="Surgical phase, by name or id.", autocompletion=complete_phase),
     ] = None,
     triplet: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="I,V,T",
-            help="Action triplet: instrument,verb,target or id.",
+            help="Action triplet: instrument,verb,target or id; over time A@0-7 and, repeated, B@8-15.",
             autocompletion=complete_triplet,
+            callback=_at_once_or_over_time,
         ),
     ] = None,
     frame: Annotated[
         Path | None,
-        typer.Option(metavar="IMAGE", help="Image to start from, with --map (default: a bundled scene)."),
+        typer.Option(metavar="IMAGE", help="Image to start from (default: a bundled scene)."),
     ] = None,
     map: Annotated[  # noqa: A002 - called as its option
-        Path | None, typer.Option(metavar="PNG", help="Panoptic map of --frame: an indexed PNG.")
+        Path | None,
+        typer.Option(metavar="PNG", help="Panoptic map of --frame: an indexed PNG; else SAM 2 makes it."),
+    ] = None,
+    sam: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which SAM 2 does that (default: mini).",
+            autocompletion=lambda: ["mini", "tiny", "small", "base-plus", "large"],
+        ),
     ] = None,
     maps: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH", help="Maps of the whole clip in place of S2M's: .pkl, folder of PNGs, mp4."
         ),
+    ] = None,
+    edit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EDIT",
+            help="Change the maps: 'move WHO by 40,0 over 16', 'remove WHO' or 'keep WHO'. Repeatable.",
+            callback=_one_after_another,
+        ),
+    ] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="YAML or CSV, a sample a line: phase, triplet, frame, map, maps, seed, name."
+        ),
+    ] = None,
+    from_dataset: Annotated[
+        Path | None,
+        typer.Option(metavar="DATASET", help="Take frames, maps and labels of a data set's clips."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="train or val of that data set (default: val).",
+            autocompletion=lambda: ["train", "val"],
+        ),
+    ] = None,
+    true_maps: Annotated[
+        bool | None,
+        typer.Option("--true-maps/--own-maps", help="Take that data set's maps in place of S2M's."),
+    ] = None,
+    limit: Annotated[
+        str | None, typer.Option(metavar="N", help="At most so many of its clips, spread evenly.")
+    ] = None,
+    script: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML of a story: segments of phase, triplet and seconds."),
+    ] = None,
+    seconds: Annotated[
+        str | None, typer.Option(metavar="N", help="Length of one long video, or of the script's beginning.")
     ] = None,
     model: Annotated[
         str | None,
@@ -71,6 +137,15 @@ def generate(
     ] = None,
     num: Annotated[
         str | None, typer.Option("--num", "-n", metavar="N", help="How many samples (default: 1).")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N", help="Samples made at once (default: one on a CPU).")
+    ] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume", help="Keep samples that are there (the default), or start anew."
+        ),
     ] = None,
     seed: Annotated[
         str | None,
@@ -104,10 +179,65 @@ def generate(
             autocompletion=lambda: ["auto", "bf16", "fp16", "fp32"],
         ),
     ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="sde-dpm++ or dpm++ (default: sde-dpm++).",
+            autocompletion=lambda: ["sde-dpm++", "dpm++"],
+        ),
+    ] = None,
+    compile: Annotated[  # noqa: A002 - called as its option
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile the models (default: if it pays)."),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="none, first-block or taylorseer (default: none).",
+            autocompletion=lambda: ["none", "first-block", "taylorseer"],
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="auto, fast, offload or group-offload (default: auto).",
+            autocompletion=lambda: ["auto", "fast", "offload", "group-offload"],
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="none, fp8 or int8 weights (default: none).",
+            autocompletion=lambda: ["none", "fp8", "int8"],
+        ),
+    ] = None,
+    maps_dir: Annotated[
+        bool | None,
+        typer.Option("--maps-dir/--no-maps-dir", help="Also write the maps as indexed PNGs."),
+    ] = None,
+    frames_dir: Annotated[
+        bool | None, typer.Option("--frames-dir/--no-frames-dir", help="Also write the frames as PNGs.")
+    ] = None,
+    overlay: Annotated[
+        bool | None, typer.Option("--overlay/--no-overlay", help="Also write the maps over the frames.")
+    ] = None,
+    side_by_side: Annotated[
+        bool | None,
+        typer.Option("--side-by-side/--no-side-by-side", help="Also write frames and maps side by side."),
+    ] = None,
+    gif: Annotated[bool | None, typer.Option("--gif/--no-gif", help="Also write a GIF.")] = None,
     contact_sheet: Annotated[
         bool | None,
         typer.Option("--contact-sheet/--no-contact-sheet", help="Also write one PNG of all frames."),
     ] = None,
+    gpus: Gpus = None,
+    nodes: Nodes = 1,
+    node_rank: NodeRank = 0,
+    rendezvous: Rendezvous = None,
     config: ConfigFile = None,
     set_: Sets = None,
     json: AsJson = False,
@@ -118,8 +248,10 @@ def generate(
     wanted = resolve(GenerateConfig, ctx, config, set_)
     if wanted.phase is not None:
         parse_phase(wanted.phase)
-    if wanted.triplet is not None:
+    if wanted.triplet is not None and not {"@", "+"} & set(wanted.triplet):
         parse_triplet(wanted.triplet)
+    if launch(wanted.gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
+        return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
         progress.start("import torch", 1, "module")
         from hierasurg_core import generation

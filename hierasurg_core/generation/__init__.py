@@ -4,6 +4,7 @@
 """
 
 from hierasurg_core.generation.pipelines import HieraSurgOutput, HieraSurgPipeline, Sampling
-from hierasurg_core.generation.samples import GenerateResult, Sample, generate
+from hierasurg_core.generation.records import Sample
+from hierasurg_core.generation.samples import GenerateResult, generate
 
 __all__ = ["GenerateResult", "HieraSurgOutput", "HieraSurgPipeline", "Sample", "Sampling", "generate"]

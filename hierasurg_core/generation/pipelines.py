@@ -9,7 +9,7 @@ Source: reference-model.md sections 1 and 3.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from torch import Tensor
 
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.folders import part_folder, read_model_index
-from hierasurg_core.generation.sampling import denoise
+from hierasurg_core.generation.holding import Held
+from hierasurg_core.generation.placement import Placement
+from hierasurg_core.generation.sampling import Denoiser, denoise
+from hierasurg_core.generation.solvers import Solver
 from hierasurg_core.maps import (
     MAX_LEVELS,
     PanopticClip,
@@ -40,6 +43,7 @@ from hierasurg_core.models import (
     decode_frames,
     decode_video,
     encode_frames,
+    encode_video,
     load_scheduler,
     load_transformer,
     load_vae,
@@ -51,7 +55,6 @@ NUM_MAPS = 16  # frames that S2M makes, one a second
 SIZE_STEP = 16  # pixels: the VAE divides sides by 8, the transformers' patches by 2
 UNKNOWN = -1  # a phase or triplet that is not given
 _FRAMES_AT_ONCE = 4  # of S2M's maps while they are decoded, for little memory
-_LARGEST_UNTILED = 256 * 384  # pixels up to which a whole frame goes through the VAE at once
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,23 @@ class Sampling:
     Attributes:
         steps: Denoising steps.
         guidance: Scale of classifier-free guidance, 1 is off.
-        phase: Id 0..6, or -1 for unknown.
-        triplet: Id 0..99, or -1 for none.
+        phase: Id 0..6, or -1 for unknown; or one a second, of which the last goes on.
+        triplet: Id 0..99, or -1 for none; or one a second likewise.
         generator: Of all noise; on the CPU, so that devices agree.
         on_step: Called after each denoising step.
+        on_stage: Called with "encode", "denoise", "decode" or "colours" when that part of S2M or M2V was
+            handed to the device.
+        solver: One of `solvers.SOLVERS`.
     """
 
     steps: int
     guidance: float
-    phase: int
-    triplet: int
+    phase: int | Sequence[int]
+    triplet: int | Sequence[int]
     generator: torch.Generator
     on_step: Callable[[], None] = lambda: None
+    on_stage: Callable[[str], None] = lambda stage: None
+    solver: Solver = "sde-dpm++"
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,7 @@ class HieraSurgPipeline(DiffusionPipeline):
                 model.eval()
         self.register_modules(s2m=s2m, m2v=m2v, vae=vae, scheduler=scheduler)
         self._flat_vae: AutoencoderKLCogVideoX | None = None
+        self._placement: Placement | None = None
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @classmethod
@@ -205,13 +214,13 @@ class HieraSurgPipeline(DiffusionPipeline):
             maps = self.make_maps(photo_HWC, first_map_HW, num_entities, sampling)
         return HieraSurgOutput(self.make_video(photo_HWC, maps, fps, sampling), maps)
 
-    @torch.inference_mode()
     def make_maps(
         self,
         photo_HWC: NDArray[np.uint8],
         first_map_HW: NDArray[np.uint8],
         num_entities: int,
         sampling: Sampling,
+        known: NDArray[np.uint8] | None = None,
     ) -> PanopticClip:
         """S2M: a photograph, its map, phase and triplet become 16 maps, the first of them the given one.
 
@@ -220,45 +229,23 @@ class HieraSurgPipeline(DiffusionPipeline):
             first_map_HW: uint8 ids of the same size.
             num_entities: K.
             sampling: How.
+            known: Maps (F, H, W) that the clip begins with, the first of them `first_map_HW`; they stay.
 
         Raises:
             UsageError: Sides not divisible by 16, or the pipeline has no S2M.
             DataError: Photograph and map differ in size, or the map has more than 20 levels.
             WeightsError: The maps are not finite.
         """
-        if self.s2m is None:
-            raise UsageError("this pipeline has no S2M model: give the maps of the clip")
-        size_hw = check_size(first_map_HW.shape)
-        if photo_HWC.shape[:2] != first_map_HW.shape:
-            raise DataError(f"the photograph is {_size(photo_HWC)}, but its map {_size(first_map_HW)}")
-        clip = PanopticClip(first_map_HW[None], num_entities)
-        levels = expect_levels(clip)
-        coloured_HWC = colour_map(first_map_HW, levels)
-        photo = encode_frames(self._frame_vae, self._pixels(photo_HWC)[:, None]).float()
-        first_map = encode_frames(self._frame_vae, self._pixels(coloured_HWC)[:, None]).float()
-        conditions = self._words(sampling, NUM_MAPS)
-        with self.s2m.cache_context("cond"):
-            latents = denoise(
-                self.s2m,
-                self.scheduler,
-                _first_of(torch.cat([first_map, photo], dim=2), NUM_MAPS),
-                conditions=conditions,
-                dropped={name: torch.full_like(ids, UNKNOWN) for name, ids in conditions.items()},
-                channels=self.vae.config["latent_channels"],
-                steps=sampling.steps,
-                guidance=sampling.guidance,
-                generator=sampling.generator,
-                on_step=sampling.on_step,
-            )
-        self._expect_finite(latents, "S2M")
-        pixels = decode_frames(self._frame_vae, latents, frames_at_once=_FRAMES_AT_ONCE)[0]
-        video_FHWC = self._as_uint8(pixels, "S2M")
-        assert video_FHWC.shape[1:3] == size_hw
-        return PanopticClip(decode_colours(video_FHWC, levels, first_map_HW), num_entities)
+        knowns = None if known is None else [known]
+        return self.make_maps_batch([photo_HWC], [first_map_HW], [num_entities], [sampling], knowns)[0]
 
-    @torch.inference_mode()
     def make_video(
-        self, photo_HWC: NDArray[np.uint8], maps: PanopticClip, fps: int, sampling: Sampling
+        self,
+        photo_HWC: NDArray[np.uint8],
+        maps: PanopticClip,
+        fps: int,
+        sampling: Sampling,
+        known: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """M2V: a photograph and maps become video at the photograph's size.
 
@@ -269,6 +256,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             maps: One a second; cropped and resized where their size differs.
             fps: Frames a second: the video has `fps` frames a map.
             sampling: How.
+            known: 4k + 1 frames (F, H, W, 3) that the video begins with, the first of them the photograph.
 
         Returns:
             uint8 (fps * maps, H, W, 3).
@@ -277,58 +265,174 @@ class HieraSurgPipeline(DiffusionPipeline):
             UsageError: Sides not divisible by 16, or a frame count not divisible by 4.
             WeightsError: The frames are not finite.
         """
-        size_hw = check_size(photo_HWC.shape[:2])
-        num_frames = check_frames(len(maps.map_FHW) * fps)
-        ids_BFHW = fit_maps(maps.map_FHW, size_hw)[None]
-        levels_BFHW = torch.from_numpy(normalise_levels(ids_BFHW, [maps.max_id])).to(self.device)
-        tokens = self.m2v.encode_maps(levels_BFHW)
-        conditions = {**self._words(sampling, len(maps.map_FHW)), "map_tokens_BND": tokens}
-        dropped = {name: torch.full_like(value, UNKNOWN) for name, value in conditions.items()}
-        if sampling.guidance != 1:
-            dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
-        photo = encode_frames(self._frame_vae, self._pixels(photo_HWC)[:, None]).float()
-        with self.m2v.cache_context("cond"):
-            latents = denoise(
-                self.m2v,
-                self.scheduler,
-                _first_of(photo, num_frames // 4 + 1),
-                conditions=conditions,
-                dropped=dropped,
-                channels=self.vae.config["latent_channels"],
-                steps=sampling.steps,
-                guidance=sampling.guidance,
-                generator=sampling.generator,
-                on_step=sampling.on_step,
-            )
+        return self.make_videos_batch(
+            [photo_HWC], [maps], fps, [sampling], None if known is None else [known]
+        )[0]
+
+    @torch.inference_mode()
+    def make_maps_batch(
+        self,
+        photos_HWC: Sequence[NDArray[np.uint8]],
+        first_maps_HW: Sequence[NDArray[np.uint8]],
+        num_entities: Sequence[int],
+        samplings: Sequence[Sampling],
+        known: Sequence[NDArray[np.uint8]] | None = None,
+    ) -> list[PanopticClip]:
+        """S2M for several clips of one size at once; see `make_maps`.
+
+        Steps, guidance, solver and callbacks are those of the first; each clip has its own generator, so its
+        noise does not depend on the others. `known` has equally many maps for each clip.
+        """
+        if self.s2m is None:
+            raise UsageError("this pipeline has no S2M model: give the maps of the clip")
+        size_hw = check_size(first_maps_HW[0].shape)
+        for photo_HWC, first_map_HW in zip(photos_HWC, first_maps_HW, strict=True):
+            if photo_HWC.shape[:2] != first_map_HW.shape:
+                raise DataError(f"the photograph is {_size(photo_HWC)}, but its map {_size(first_map_HW)}")
+        levels = [
+            expect_levels(PanopticClip(first_map_HW[None], count))
+            for first_map_HW, count in zip(first_maps_HW, num_entities, strict=True)
+        ]
+        coloured = [colour_map(map_HW, of) for map_HW, of in zip(first_maps_HW, levels, strict=True)]
+        photo = encode_frames(self._frame_vae, self._pixels(photos_HWC)[:, None]).float()
+        first_map = encode_frames(self._frame_vae, self._pixels(coloured)[:, None]).float()
+        model: Denoiser = self.s2m
+        if known is not None:
+            pixels = [
+                self._pixels([colour_map(m, of) for m in clip])
+                for clip, of in zip(known, levels, strict=True)
+            ]
+            latents = encode_frames(self._frame_vae, torch.stack(pixels)).float()
+            model = Held(self.s2m, self.scheduler, latents, (1.0,) * latents.shape[1])
+        samplings[0].on_stage("encode")
+        conditions = self._words(samplings, NUM_MAPS)
+        dropped = {name: torch.full_like(ids, UNKNOWN) for name, ids in conditions.items()}
+        condition = _first_of(torch.cat([first_map, photo], dim=2), NUM_MAPS)
+        with self.placement.at_work("s2m"):
+            latents = self._denoise("s2m", model, condition, conditions, dropped, samplings)
+        self._expect_finite(latents, "S2M")
+        samplings[0].on_stage("denoise")
+        compiled = self.placement.compiled
+        pixels_BFCHW = decode_frames(self._frame_vae, latents, _FRAMES_AT_ONCE, compiled=compiled)
+        video_BFHWC = self._as_uint8(pixels_BFCHW, "S2M")
+        assert video_BFHWC.shape[2:4] == size_hw
+        samplings[0].on_stage("decode")
+        clips = []
+        for index, video_FHWC in enumerate(video_BFHWC):
+            map_FHW = decode_colours(video_FHWC, levels[index], first_maps_HW[index])
+            if known is not None:
+                map_FHW[: len(known[index])] = known[index]
+            clips.append(PanopticClip(map_FHW, num_entities[index]))
+        samplings[0].on_stage("colours")
+        return clips
+
+    @torch.inference_mode()
+    def make_videos_batch(
+        self,
+        photos_HWC: Sequence[NDArray[np.uint8]],
+        maps: Sequence[PanopticClip],
+        fps: int,
+        samplings: Sequence[Sampling],
+        known: Sequence[NDArray[np.uint8]] | None = None,
+    ) -> list[NDArray[np.uint8]]:
+        """M2V for several clips of one size and length at once; see `make_video` and `make_maps_batch`."""
+        size_hw = check_size(photos_HWC[0].shape[:2])
+        seconds = len(maps[0].map_FHW)
+        num_frames = check_frames(seconds * fps)
+        ids_BFHW = np.stack([fit_maps(clip.map_FHW, size_hw) for clip in maps])
+        levels_BFHW = torch.from_numpy(normalise_levels(ids_BFHW, [clip.max_id for clip in maps]))
+        levels_BFHW = levels_BFHW.to(self.placement.device)
+        photo = encode_frames(self._frame_vae, self._pixels(photos_HWC)[:, None]).float()
+        model: Denoiser = self.m2v
+        if known is not None:
+            pixels_BFCHW = torch.stack([self._pixels(clip) for clip in known])
+            latents = encode_video(self.vae, pixels_BFCHW.transpose(1, 2)).float()
+            model = Held(self.m2v, self.scheduler, latents, (1.0,) * latents.shape[1])
+        with self.placement.at_work("m2v"):
+            conditions = {
+                **self._words(samplings, seconds),
+                "map_tokens_BND": self.m2v.encode_maps(levels_BFHW),
+            }
+            dropped = {name: torch.full_like(value, UNKNOWN) for name, value in conditions.items()}
+            if samplings[0].guidance != 1:
+                dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
+            samplings[0].on_stage("encode")
+            condition = _first_of(photo, num_frames // 4 + 1)
+            latents = self._denoise("m2v", model, condition, conditions, dropped, samplings)
         self._expect_finite(latents, "M2V")
-        if size_hw[0] * size_hw[1] > _LARGEST_UNTILED:
+        samplings[0].on_stage("denoise")
+        if self.placement.tiles(size_hw):
             self.vae.enable_tiling()
         else:
             self.vae.disable_tiling()
-        pixels = decode_video(self.vae, latents)[0, :, :num_frames].transpose(0, 1)
-        return self._as_uint8(pixels, "M2V")
+        pixels_BCFHW = decode_video(self.vae, latents, compiled=self.placement.compiled)
+        video_BFHWC = self._as_uint8(pixels_BCFHW[:, :, :num_frames].transpose(1, 2), "M2V")
+        samplings[0].on_stage("decode")
+        return list(video_BFHWC)
+
+    def _denoise(
+        self,
+        stage: str,
+        model: Denoiser,
+        condition_BFCHW: Tensor,
+        conditions: dict[str, Tensor],
+        dropped: dict[str, Tensor],
+        samplings: Sequence[Sampling],
+    ) -> Tensor:
+        """Samples latents; what a cache of the transformer holds of another clip goes first."""
+        transformer = getattr(self, stage)
+        if transformer.is_cache_enabled:
+            transformer._reset_stateful_cache()
+        with transformer.cache_context("cond"):
+            return denoise(
+                model,
+                self.scheduler,
+                condition_BFCHW,
+                conditions=conditions,
+                dropped=dropped,
+                channels=self.vae.config["latent_channels"],
+                steps=samplings[0].steps,
+                guidance=samplings[0].guidance,
+                generator=[sampling.generator for sampling in samplings],
+                on_step=samplings[0].on_step,
+                solver=samplings[0].solver,
+            )
+
+    @property
+    def placement(self) -> Placement:
+        """Where the parts work; all on the pipeline's own device until `use_placement` says otherwise."""
+        return self._placement or Placement(self.device)
+
+    def use_placement(self, placement: Placement) -> None:
+        """Takes over where parts work; see `placement` and `acceleration`."""
+        self._placement = placement
+        self._flat_vae = None
 
     @property
     def _frame_vae(self) -> AutoencoderKLCogVideoX:
         """The VAE for single frames, made when it is first needed and again when the VAE has moved."""
         if self._flat_vae is None or self._flat_vae.device != self.vae.device:
             self._flat_vae = single_frame_vae(self.vae)
+            self._flat_vae.disable_tiling()
         return self._flat_vae
 
-    def _words(self, sampling: Sampling, seconds: int) -> dict[str, Tensor]:
-        """Phase and triplet, the same in every second."""
-        ids = {"phase_BF": sampling.phase, "triplet_BF": sampling.triplet}
-        return {name: torch.full((1, seconds), id_, device=self.device) for name, id_ in ids.items()}
+    def _words(self, samplings: Sequence[Sampling], seconds: int) -> dict[str, Tensor]:
+        """Phase and triplet of every second of every clip."""
+        ids = {
+            "phase_BF": [_by_second(sampling.phase, seconds) for sampling in samplings],
+            "triplet_BF": [_by_second(sampling.triplet, seconds) for sampling in samplings],
+        }
+        return {name: torch.tensor(of).to(self.placement.device) for name, of in ids.items()}
 
-    def _pixels(self, image_HWC: NDArray[np.uint8]) -> Tensor:
-        """Returns (1, 3, H, W) in [-1, 1], in the VAE's dtype."""
-        pixels = torch.from_numpy(image_HWC).permute(2, 0, 1)[None].to(self.device, torch.float32)
-        return (pixels / 127.5 - 1).to(self.vae.dtype)
+    def _pixels(self, images_HWC: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
+        """Returns (images, 3, H, W) in [-1, 1], in the VAE's dtype."""
+        pixels = torch.from_numpy(np.stack(list(images_HWC))).to(self.placement.device)
+        return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.vae.dtype)
 
-    def _as_uint8(self, pixels_FCHW: Tensor, stage: str) -> NDArray[np.uint8]:
-        self._expect_finite(pixels_FCHW, stage)
-        bytes_FCHW = ((pixels_FCHW.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
-        return bytes_FCHW.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    def _as_uint8(self, pixels_BFCHW: Tensor, stage: str) -> NDArray[np.uint8]:
+        self._expect_finite(pixels_BFCHW, stage)
+        bytes_BFCHW = ((pixels_BFCHW.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+        return bytes_BFCHW.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()
 
     def _expect_finite(self, values: Tensor, stage: str) -> None:
         if not bool(torch.isfinite(values).all()):
@@ -378,6 +482,12 @@ def check_frames(num_frames: int) -> int:
         low = max(4, num_frames // 4 * 4)
         raise UsageError(f"{num_frames} frames are not possible: the nearest counts are {low} and {low + 4}")
     return num_frames
+
+
+def _by_second(ids: int | Sequence[int], seconds: int) -> list[int]:
+    """Cuts ids to so many seconds; the last goes on."""
+    given = [ids] if isinstance(ids, int) else list(ids)
+    return (given + given[-1:] * seconds)[:seconds]
 
 
 def _first_of(first_B1CHW: Tensor, frames: int) -> Tensor:

@@ -3,7 +3,7 @@
 Owns the layout. It draws with Pillow's built-in font and knows no files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,24 +50,34 @@ def contact_sheet(strips: Sequence[Strip]) -> NDArray[np.uint8]:
     Raises:
         ValueError: There is no sample.
     """
-    return np.concatenate([_draw(strip) for strip in strips])
+    rows = [_draw(strip) for strip in strips]
+    width = max(row_HWC.shape[1] for row_HWC in rows)
+    return np.concatenate(
+        [
+            np.pad(row_HWC, ((0, 0), (0, width - row_HWC.shape[1]), (0, 0)), constant_values=_PAPER[0])
+            for row_HWC in rows
+        ]
+    )
 
 
-def coloured(maps: PanopticClip) -> tuple[NDArray[np.uint8], str | None]:
-    """Paints maps with S2M's palette.
+def colouring(
+    maps: PanopticClip,
+) -> tuple[Callable[[NDArray[np.uint8]], NDArray[np.uint8]], str | None]:
+    """Finds how S2M's palette paints maps of a clip's entities.
 
     Returns:
-        uint8 (F, H, W, 3), and the comment that lets `load_clip` read the ids back; None where there are
-        more ids than colours.
+        A function from ids (..., H, W) to uint8 (..., H, W, 3), and the comment that lets `load_clip` read
+        the ids back; None where there are more ids than colours.
     """
     levels = palette_levels(maps)
     if levels is None:
-        return palette_rgb_N3(MAX_LEVELS)[maps.map_FHW % MAX_LEVELS], None
-    return colour_map(maps.map_FHW, levels), describe_levels(levels, maps.num_entities)
+        return lambda map_FHW: palette_rgb_N3(MAX_LEVELS)[map_FHW % MAX_LEVELS], None
+    return lambda map_FHW: colour_map(map_FHW, levels), describe_levels(levels, maps.num_entities)
 
 
 def _draw(strip: Strip) -> NDArray[np.uint8]:
-    maps_FHWC, _ = coloured(strip.maps)
+    paint, _ = colouring(strip.maps)
+    maps_FHWC = paint(strip.maps.map_FHW)
     count = min(_COLUMNS, len(maps_FHWC))
     height, width = strip.frames_FHWC.shape[1:3]
     cell = (_WIDTH, max(1, round(_WIDTH * height / width)))

@@ -4,8 +4,10 @@ Owns the user's words and pictures: phase, triplet, photograph, map, maps. It re
 small or do not belong together, maps of too few frames, and photographs without the words that S2M needs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation.pipelines import UNKNOWN, expect_levels
 from hierasurg_core.generation.scenes import Scene, load_scenes, matching_scenes, scene_of_maps
+from hierasurg_core.generation.timeline import parse_triplets
 from hierasurg_core.maps import PanopticClip, load_clip, load_map_image, map_num_entities
-from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet, parse_phase, parse_triplet
+from hierasurg_core.runtime import resolve_device
+from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet, parse_phase
 from hierasurg_core.video import read_image
 
 SMALLEST_SIDE = 64  # pixels
@@ -32,29 +36,52 @@ class Start:
         photo_HWC: First frame, uint8 RGB, at its own size.
         first_map: Its map as a clip of one frame, for S2M.
         maps: Maps of the whole clip in place of S2M's, or None.
-        phase: Id, -1 where nothing is known of it.
-        triplet: Id, -1 likewise.
+        phase: Id, -1 where nothing is known of it; or one a second.
+        triplet: Likewise.
         source: Where photograph and maps come from, for the sample's JSON.
         notes: What was chosen for the user.
+        names: What entities of the maps are called, where that is known.
     """
 
     photo_HWC: NDArray[np.uint8]
     first_map: PanopticClip
     maps: PanopticClip | None
-    phase: int
-    triplet: int
+    phase: int | tuple[int, ...]
+    triplet: int | tuple[int, ...]
     source: dict[str, Any]
     notes: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
 
-    @property
-    def phase_name(self) -> str | None:
-        """The phase's name, None where it is not known."""
-        return None if self.phase == UNKNOWN else PHASES[self.phase]
+    def describe_phase(self) -> dict[str, Any] | None:
+        """Returns id and name of the phase, for JSON; None where it is not known."""
+        return describe_ids(self.phase, PHASES)
 
-    @property
-    def triplet_name(self) -> str | None:
-        """The triplet's name, None where it is not known."""
-        return None if self.triplet == UNKNOWN else TRIPLETS[self.triplet].name
+    def describe_triplet(self) -> dict[str, Any] | None:
+        """Returns id and name of the triplet likewise."""
+        return describe_ids(self.triplet, [triplet.name for triplet in TRIPLETS])
+
+    def digest(self) -> str:
+        """Returns a SHA-256 of the pixels and ids that the models will see."""
+        total = hashlib.sha256()
+        for array in (self.photo_HWC, self.first_map.map_FHW, *([self.maps.map_FHW] if self.maps else [])):
+            total.update(f"{array.shape}".encode())
+            total.update(np.ascontiguousarray(array).data)
+        total.update(f"{self.first_map.num_entities}".encode())
+        return total.hexdigest()
+
+
+def describe_ids(ids: int | Sequence[int], names: Sequence[str]) -> dict[str, Any] | None:
+    """Says which phase or triplet a clip has: id and name, and where they change all ids by second.
+
+    Where they change, id and name are those of most seconds. None where nothing is known.
+    """
+    given = [ids] if isinstance(ids, int) else list(ids)
+    known = Counter(id_ for id_ in given if id_ != UNKNOWN)
+    if not known:
+        return None
+    most = known.most_common(1)[0][0]
+    said: dict[str, Any] = {"id": most, "name": names[most]}
+    return said if len(set(given)) == 1 else {**said, "by_second": given}
 
 
 def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[Start, ...]:
@@ -72,9 +99,9 @@ def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[St
         DataError: A picture or maps that are damaged, too small, too few, or of different sizes.
     """
     phase = None if config.phase is None else parse_phase(config.phase)
-    triplet = None if config.triplet is None else parse_triplet(config.triplet)
+    triplet = None if config.triplet is None else parse_triplets(config.triplet, seconds)
     if config.frame is None and config.maps is None:
-        found, missing = matching_scenes(load_scenes(gallery), phase, triplet)
+        found, missing = matching_scenes(load_scenes(gallery), phase, _first_of(triplet))
         turns = range(config.seed, config.seed + min(config.num, len(found)))
         return tuple(_start_of_scene(found[turn % len(found)], missing, phase, triplet) for turn in turns)
     if config.maps is not None:
@@ -83,7 +110,7 @@ def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[St
 
 
 def _start_of_scene(
-    scene: Scene, missing: Sequence[str], phase: int | None, triplet: Triplet | None
+    scene: Scene, missing: Sequence[str], phase: int | None, triplet: int | tuple[int, ...] | None
 ) -> Start:
     notes = [f"scene {scene.name} is the nearest, but does not show: {', '.join(missing)}"] if missing else []
     if phase is None:
@@ -97,42 +124,57 @@ def _start_of_scene(
         first_map=first_map,
         maps=None,
         phase=scene.phase if phase is None else phase,
-        triplet=scene.triplet if triplet is None else triplet.id,
+        triplet=scene.triplet if triplet is None else triplet,
         source={"scene": scene.name},
         notes=tuple(notes),
+        names=scene.entities,
     )
 
 
-def _start_of_photo(config: GenerateConfig, phase: int | None, triplet: Triplet | None) -> Start:
-    if config.frame is None or config.map is None:
-        raise UsageError(
-            "--frame needs --map: give the panoptic map of that image (an indexed PNG), or --maps of the clip"
-        )
+def _start_of_photo(
+    config: GenerateConfig, phase: int | None, triplet: int | tuple[int, ...] | None
+) -> Start:
+    assert config.frame is not None
     if phase is None:
         raise UsageError("--frame needs --phase: S2M has to be told which phase goes on from that image")
     photo_HWC = _read_photo(config)
-    map_HW = load_map_image(config.map)
-    _expect_same_size(f"the map {config.map}", map_HW.shape, f"its frame {config.frame}", photo_HWC.shape)
-    first_map = PanopticClip(map_HW[None], map_num_entities(config.map))
+    source: dict[str, Any] = {"frame": _named(config.frame)}
+    notes = [] if triplet is not None else ["no triplet was given; S2M is told of none"]
+    if config.map is not None:
+        map_HW = load_map_image(config.map)
+        _expect_same_size(f"the map {config.map}", map_HW.shape, f"its frame {config.frame}", photo_HWC.shape)
+        first_map = PanopticClip(map_HW[None], map_num_entities(config.map))
+        source["map"] = _named(config.map)
+    else:
+        from hierasurg_core.labeling.single import map_of_image  # loads sam2, which nothing else here needs
+
+        first_map = map_of_image(photo_HWC, config.sam, device=resolve_device(config.device))
+        source["map"] = {"made_by": f"SAM 2 {config.sam}"}
+        notes.append(f"map: made of the frame by SAM 2 {config.sam}, {first_map.num_entities} entities")
     expect_levels(first_map)
     return Start(
         photo_HWC=photo_HWC,
         first_map=first_map,
         maps=None,
         phase=phase,
-        triplet=UNKNOWN if triplet is None else triplet.id,
-        source={"frame": _named(config.frame), "map": _named(config.map)},
-        notes=() if triplet is not None else ("no triplet was given; S2M is told of none",),
+        triplet=UNKNOWN if triplet is None else triplet,
+        source=source,
+        notes=tuple(notes),
     )
 
 
 def _start_of_maps(
-    config: GenerateConfig, seconds: int, gallery: Path, phase: int | None, triplet: Triplet | None
+    config: GenerateConfig,
+    seconds: int,
+    gallery: Path,
+    phase: int | None,
+    triplet: int | tuple[int, ...] | None,
 ) -> Start:
     assert config.maps is not None
     maps = load_clip(config.maps, seconds)
     source: dict[str, Any] = {"maps": _named(config.maps)}
     notes: tuple[str, ...] = ()
+    names: Mapping[int, str] = {}
     if config.frame is not None:
         photo_HWC = _read_photo(config)
         shape = maps.map_FHW.shape[1:]
@@ -144,16 +186,24 @@ def _start_of_maps(
             raise UsageError(f"--maps {config.maps} needs --frame: give the image of the first map")
         photo_HWC = scene.photo()
         source["scene"] = scene.name
+        names = scene.entities
         notes = (f"first frame: scene {scene.name}, from which the maps start",)
     return Start(
         photo_HWC=photo_HWC,
         first_map=PanopticClip(maps.map_FHW[:1], maps.num_entities),
         maps=maps,
         phase=UNKNOWN if phase is None else phase,
-        triplet=UNKNOWN if triplet is None else triplet.id,
+        triplet=UNKNOWN if triplet is None else triplet,
         source=source,
         notes=notes,
+        names=names,
     )
+
+
+def _first_of(triplet: int | tuple[int, ...] | None) -> Triplet | None:
+    """Returns the triplet that a scene should show: the first that is done."""
+    ids = (triplet,) if isinstance(triplet, int) else triplet or ()
+    return next((TRIPLETS[id_] for id_ in ids if id_ != UNKNOWN), None)
 
 
 def _read_photo(config: GenerateConfig) -> NDArray[np.uint8]:

@@ -1,61 +1,50 @@
 """The command `generate`: everything is checked, models are loaded, samples are made and written.
 
-Owns what a run leaves on disk: for each sample `NNNN.mp4`, `NNNN_maps.mp4` (coloured, one map a second) and
-`NNNN.json`, which comes last and holds all that is needed to make it again; `generate.yaml`, the resolved
-config, which is itself a valid `--config`; and `contact_sheet.png` when asked. NNNN counts from 0000 in
-every run, so the same command replaces its own samples, each file atomically. A run that is refused leaves
-nothing, not even the folder.
+Owns what a run leaves on disk: for each sample the files of `outputs` and `NAME.json`, which comes last and
+holds all that is needed to make it again; `generate.yaml`, the resolved config, which is itself a valid
+`--config`; and `contact_sheet.png` when asked. Names count from 0000 in every run unless requests name
+them. A sample that is there already, made by the same request, models and settings, is kept; every other
+is replaced, each file atomically. So a run that was stopped goes on where it was. A run that is refused
+leaves nothing, not even the folder.
 """
 
 import contextlib
-import platform
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import hierasurg_core
-from hierasurg_core.artifacts import check_free_space, ensure_writable_folder, write_json
-from hierasurg_core.config import GenerateConfig, to_dict, write_config
+from hierasurg_core import runtime
+from hierasurg_core.artifacts import check_free_space, ensure_writable_folder, read_json
+from hierasurg_core.config import GenerateConfig, write_config
+from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import ResourceError
-from hierasurg_core.generation.pipelines import NUM_MAPS, HieraSurgPipeline, Sampling
-from hierasurg_core.generation.preview import Strip, coloured, contact_sheet
-from hierasurg_core.generation.request import Start, read_starts
-from hierasurg_core.generation.sources import ModelPlan, plan_models
-from hierasurg_core.maps import PanopticClip, fit_maps
+from hierasurg_core.generation.acceleration import Speed, prepare
+from hierasurg_core.generation.batching import largest_batch
+from hierasurg_core.generation.making import Order, job_identity, make_samples
+from hierasurg_core.generation.memory import ClipShape
+from hierasurg_core.generation.outputs import output_paths
+from hierasurg_core.generation.pipelines import HieraSurgPipeline
+from hierasurg_core.generation.preview import Strip, contact_sheet
+from hierasurg_core.generation.records import CLIP_SECONDS, Run, Sample, as_sample, seconds_if_made
+from hierasurg_core.generation.requests import Job, plan_jobs
+from hierasurg_core.generation.sources import plan_models
+from hierasurg_core.generation.storyboard import Story, plan_stories
+from hierasurg_core.generation.telling import story_identity, tell
+from hierasurg_core.maps import PanopticClip, load_clip
 from hierasurg_core.progress import Progress
-from hierasurg_core.runtime import make_generator, resolve_device, resolve_dtype
-from hierasurg_core.video import fit_image, write_mp4, write_png
+from hierasurg_core.video import iter_video, write_png
 
 ASSETS = Path(hierasurg_core.__file__).parent / "assets"
 CONFIG_FILE = "generate.yaml"
 SHEET_FILE = "contact_sheet.png"
-_SCHEMA = 1
-_SECONDS = {1: NUM_MAPS, 8: 6}  # a clip's length by its frames a second: 16 or 48 frames
-_LIBRARIES = ("torch", "diffusers", "numpy", "av")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One finished sample.
-
-    Attributes:
-        video: The mp4.
-        maps: The mp4 of coloured maps.
-        record: Its JSON.
-        seed: Which made it.
-    """
-
-    video: Path
-    maps: Path
-    record: Path
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,7 @@ class GenerateResult:
     """What a run has made.
 
     Attributes:
-        samples: In the order of their seeds.
+        samples: In their order.
         model: Which models, in words.
         seconds: From start to end.
         notes: What was chosen for the user.
@@ -79,15 +68,7 @@ class GenerateResult:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
         return {
-            "samples": [
-                {
-                    "video": str(sample.video),
-                    "maps": str(sample.maps),
-                    "record": str(sample.record),
-                    "seed": sample.seed,
-                }
-                for sample in self.samples
-            ],
+            "samples": [sample.to_dict() for sample in self.samples],
             "model": self.model,
             "seconds": round(self.seconds, 3),
             "notes": list(self.notes),
@@ -95,29 +76,13 @@ class GenerateResult:
         }
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What all samples of a run share."""
-
-    config: GenerateConfig
-    plan: ModelPlan
-    fps: int
-    device: torch.device
-    dtype: torch.dtype
-    steps: int
-    guidance: float
-
-    @property
-    def num_frames(self) -> int:
-        return self.fps * _SECONDS[self.fps]
-
-
 def generate(
     config: GenerateConfig, progress: Progress, *, assets: Path = ASSETS, working: Path | None = None
 ) -> GenerateResult:
-    """Makes samples: a starting scene, maps by S2M (or given ones), video by M2V.
+    """Makes samples: a start, maps by S2M (or given ones), edits, video by M2V; or stories of many clips.
 
-    Sample i is made with seed + i alone, so it does not depend on how many are made.
+    A sample is made with its own seed alone, so it does not depend on how many are made. In a process group
+    the samples are shared; every rank returns when all are done, and rank 0 knows of all of them.
 
     Args:
         config: What was asked for.
@@ -134,153 +99,144 @@ def generate(
     began = time.monotonic()
     plan = plan_models(config, assets, working or Path())
     fps = plan.rate(config.fps)
-    starts = read_starts(config, _SECONDS[fps], assets / "scenes")
-    device = resolve_device(config.device)
-    run = _Run(
-        config=config,
-        plan=plan,
-        fps=fps,
-        device=device,
-        dtype=resolve_dtype(config.dtype, device),
-        steps=config.steps or plan.steps,
-        guidance=plan.guidance if config.guidance is None else config.guidance,
+    frame_bytes = plan.m2v.size_hw[0] * plan.m2v.size_hw[1] * len(output_paths(config, ""))
+    check_free_space(config.out, config.num * CLIP_FRAMES[fps] * frame_bytes, f"{config.num} samples")
+    work: Sequence[Job | Story]
+    if config.is_story:
+        work = plan_stories(config, CLIP_SECONDS[fps], fps, assets / "scenes")
+    else:
+        work = plan_jobs(config, CLIP_SECONDS[fps], fps, assets / "scenes", progress)
+    before = {unit.name: _changed(config, unit.name) for unit in work}
+    with runtime.process_group(config.device) as device:
+        run = Run(
+            config=config,
+            plan=plan,
+            model=plan.describe(),
+            fps=fps,
+            device=device,
+            dtype=runtime.resolve_dtype(config.dtype, device),
+            steps=config.steps or plan.steps,
+            guidance=plan.guidance if config.guidance is None else config.guidance,
+        )
+        notes = [f"models: {plan.name}", *plan.notes]
+        for note in notes:
+            progress.note(note)
+        with _output_folder(config.out), _memory_errors(device):
+            check_free_space(config.out, frame_bytes * _frames_needed(work, fps), f"{len(work)} samples")
+            for note in _make_all(run, work, device, progress):
+                notes += [note] if note not in notes else []
+            runtime.wait_for_all()
+            samples = tuple(_finished(config, unit, before[unit.name]) for unit in work)
+            sheet = config.out / SHEET_FILE if config.contact_sheet else None
+            if runtime.rank() == 0:
+                if sheet is not None:
+                    write_png(sheet, contact_sheet([strip for s in samples for strip in _strips(s, fps)]))
+                write_config(config.out / CONFIG_FILE, "generate", config)
+    return GenerateResult(samples, plan.name, time.monotonic() - began, tuple(notes), sheet)
+
+
+def _make_all(
+    run: Run, work: Sequence[Job | Story], device: torch.device, progress: Progress
+) -> Iterator[str]:
+    """Makes what this process can claim and is not there yet; yields what was chosen for the user.
+
+    Models are loaded when the first sample needs them.
+    """
+    pipeline: HieraSurgPipeline | None = None
+    orders: list[Order] = []
+    batch = 1
+    for unit in work:
+        if not runtime.claim(unit.name):
+            continue
+        order: Order | None = None
+        if isinstance(unit, Story):
+            fingerprint = run.fingerprint(story_identity(unit), unit.num_frames)
+        else:
+            start = unit.read()
+            fingerprint = run.fingerprint(job_identity(unit, start, run.config.edit), run.clip_frames)
+            order = Order(unit, start, fingerprint)
+            yield from start.notes
+        if run.config.resume and seconds_if_made(run.config, unit.name, fingerprint) is not None:
+            progress.note(f"{unit.name}: kept, it was made by the same request, models and settings")
+            continue
+        if pipeline is None:
+            pipeline, batch, notes = _load(run, work, device, progress)
+            yield from notes
+        if isinstance(unit, Story):
+            tell(run, unit, pipeline, fingerprint, progress)
+        elif order is not None:
+            orders.append(order)
+        if len(orders) == batch:
+            make_samples(run, pipeline, orders, progress)
+            orders.clear()
+    if orders and pipeline is not None:
+        make_samples(run, pipeline, orders, progress)
+
+
+def _load(
+    run: Run, work: Sequence[Job | Story], device: torch.device, progress: Progress
+) -> tuple[HieraSurgPipeline, int, tuple[str, ...]]:
+    """Returns the models on their device, how many samples are made at once, and what was chosen."""
+    pipeline = run.plan.load(torch.device("cpu"), run.dtype, progress)
+    config, m2v_hw = run.config, run.plan.m2v.size_hw
+    s2m_hw = m2v_hw if run.plan.s2m is None else run.plan.s2m.size_hw
+    speed = Speed(config.compile, config.cache, config.memory, config.quantize)
+    clip = ClipShape(
+        s2m_hw, m2v_hw, CLIP_FRAMES[run.fps], CLIP_SECONDS[run.fps], batch=1 if run.guidance == 1 else 2
     )
-    notes = [f"models: {plan.name}", *plan.notes]
+    most = 1 if config.is_story else len(work)
+    whole = config.memory in ("auto", "fast")
+    batch = min(most, config.batch or (largest_batch(pipeline, device, clip, most) if whole else 1))
+    calls = 2 * run.steps * sum(1 if isinstance(unit, Job) else len(unit.clips) for unit in work)
+    many = dataclasses.replace(clip, batch=batch * clip.batch)
+    notes = prepare(pipeline, device, many, speed, calls=calls // batch)
     for note in notes:
         progress.note(note)
-    with _output_folder(config.out), _memory_errors(device):
-        check_free_space(config.out, _bytes_needed(run), f"{config.num} samples")
-        pipeline = plan.load(device, run.dtype, progress)
-        model = plan.describe()
-        samples: list[Sample] = []
-        strips: list[Strip] = []
-        for index in range(config.num):
-            start = starts[index % len(starts)]
-            sample, strip = _make_sample(run, pipeline, start, index, model, progress)
-            samples.append(sample)
-            strips += [strip] if config.contact_sheet else []
-            notes += [note for note in start.notes if note not in notes]
-        sheet = config.out / SHEET_FILE if config.contact_sheet else None
-        if sheet is not None:
-            write_png(sheet, contact_sheet(strips))
-        write_config(config.out / CONFIG_FILE, "generate", config)
-    return GenerateResult(tuple(samples), plan.name, time.monotonic() - began, tuple(notes), sheet)
+    return pipeline, batch, notes
 
 
-def _make_sample(
-    run: _Run,
-    pipeline: HieraSurgPipeline,
-    start: Start,
-    index: int,
-    model: dict[str, Any],
-    progress: Progress,
-) -> tuple[Sample, Strip]:
-    """Makes and writes sample number `index`."""
-    seed = run.config.seed + index
-    name = f"{index:04d}"
-    sampling = Sampling(
-        steps=run.steps,
-        guidance=run.guidance,
-        phase=start.phase,
-        triplet=start.triplet,
-        generator=make_generator(seed),
-        on_step=progress.advance,
+def _changed(config: GenerateConfig, name: str) -> int | None:
+    """Returns when a sample's record was written, None where there is none."""
+    path = config.out / f"{name}.json"
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _finished(config: GenerateConfig, unit: Job | Story, before: int | None) -> Sample:
+    """Returns a sample that is on disk; one whose record has not changed was kept."""
+    said = read_json(config.out / f"{unit.name}.json")
+    return as_sample(
+        config, unit.name, unit.seed, said["seconds"], kept=before == _changed(config, unit.name)
     )
-    for note in start.notes:
-        progress.note(f"{name}: {note}")
-    clock = _Clock()
-    maps = start.maps
-    if maps is None:
-        progress.start(f"{name} maps", run.steps, "steps")
-        maps = _make_maps(run.plan, pipeline, start, sampling)
-        maps = PanopticClip(maps.map_FHW[: _SECONDS[run.fps]], maps.num_entities)
-        clock.lap("maps")
-    progress.start(f"{name} video", run.steps, "steps")
-    photo_HWC = fit_image(start.photo_HWC, run.plan.m2v.size_hw)
-    frames_FHWC = pipeline.make_video(photo_HWC, maps, run.fps, sampling)
-    clock.lap("video")
-    sample = Sample(
-        video=run.config.out / f"{name}.mp4",
-        maps=run.config.out / f"{name}_maps.mp4",
-        record=run.config.out / f"{name}.json",
-        seed=seed,
-    )
-    _write(sample, frames_FHWC, maps, run.fps)
-    clock.lap("write")
-    write_json(sample.record, _record(run, start, sample, model, clock.seconds))
-    caption = (
-        f"{name}   {start.phase_name or 'no phase'}   {start.triplet_name or 'no triplet'}   seed {seed}"
-    )
-    return sample, Strip(caption, frames_FHWC, maps)
 
 
-def _make_maps(
-    plan: ModelPlan, pipeline: HieraSurgPipeline, start: Start, sampling: Sampling
-) -> PanopticClip:
-    assert plan.s2m is not None
-    photo_HWC = fit_image(start.photo_HWC, plan.s2m.size_hw)
-    first_map_HW = fit_maps(start.first_map.map_FHW[0], plan.s2m.size_hw)
-    return pipeline.make_maps(photo_HWC, first_map_HW, start.first_map.num_entities, sampling)
+def _strips(sample: Sample, fps: int) -> list[Strip]:
+    """Reads a sample for the contact sheet; a story has a strip for each segment."""
+    said = read_json(sample.record)
+    maps = load_clip(sample.maps)
+    segments = said["story"]["segments"] if "story" in said else [{**said, "seconds": len(maps.map_FHW)}]
+    strips: list[Strip] = []
+    frames = iter_video(sample.video)
+    second = 0
+    for segment in segments:
+        words = [_name_of(segment[kind], f"no {kind}") for kind in ("phase", "triplet")]
+        frames_FHWC = np.stack(list(islice(frames, segment["seconds"] * fps)))
+        end = second + segment["seconds"]
+        at = f"{second} to {end} s" if "story" in said else f"seed {sample.seed}"
+        caption = "   ".join([sample.record.stem, *words, at])
+        strips.append(Strip(caption, frames_FHWC, PanopticClip(maps.map_FHW[second:end], maps.num_entities)))
+        second = end
+    return strips
 
 
-def _write(sample: Sample, frames_FHWC: NDArray[np.uint8], maps: PanopticClip, fps: int) -> None:
-    coloured_FHWC, comment = coloured(maps)
-    write_mp4(sample.maps, coloured_FHWC, 1, comment)
-    write_mp4(sample.video, frames_FHWC, fps)
+def _name_of(said: dict[str, Any] | None, otherwise: str) -> str:
+    if said is None:
+        return otherwise
+    return f"{said['name']} and others" if "by_second" in said else said["name"]
 
 
-def _record(
-    run: _Run, start: Start, sample: Sample, model: dict[str, Any], seconds: dict[str, float]
-) -> dict[str, Any]:
-    """Everything needed to make the sample again, and how long it took."""
-    height, width = run.plan.m2v.size_hw
-    libraries = {library: version(library) for library in _LIBRARIES}
-    return {
-        "schema": _SCHEMA,
-        "video": sample.video.name,
-        "maps": sample.maps.name,
-        "seed": sample.seed,
-        "phase": None if start.phase_name is None else {"id": start.phase, "name": start.phase_name},
-        "triplet": None if start.triplet_name is None else {"id": start.triplet, "name": start.triplet_name},
-        "start": start.source,
-        "notes": [*run.plan.notes, *start.notes],
-        "sampling": {
-            "steps": run.steps,
-            "guidance": run.guidance,
-            "fps": run.fps,
-            "num_frames": run.num_frames,
-            "size_hw": [height, width],
-            "device": str(run.device),
-            "dtype": str(run.dtype).removeprefix("torch."),
-        },
-        "model": model,
-        "config": to_dict(run.config),
-        "versions": {
-            "hierasurg": hierasurg_core.__version__,
-            "python": platform.python_version(),
-            **libraries,
-        },
-        "seconds": seconds,
-    }
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, stage: str) -> None:
-        now = time.monotonic()
-        self.seconds[stage] = round(now - self._last, 3)
-        self._last = now
-
-
-def _bytes_needed(run: _Run) -> int:
-    """A generous estimate: an mp4 takes a small part of its pixels' bytes."""
-    height, width = run.plan.m2v.size_hw
-    return run.config.num * 2 * run.num_frames * height * width
+def _frames_needed(work: Sequence[Job | Story], fps: int) -> int:
+    """A generous estimate: an mp4 takes a small part of its pixels' bytes, a story's parts all of them."""
+    return sum(CLIP_FRAMES[fps] if isinstance(unit, Job) else 3 * unit.num_frames for unit in work)
 
 
 @contextlib.contextmanager
@@ -304,7 +260,8 @@ def _memory_errors(device: torch.device) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ResourceError(
-            f"{device} has too little free memory for these models; use --dtype bf16, or --device cpu"
+            f"{device} has too little free memory for these models; use --memory offload or "
+            "group-offload, --dtype bf16, or --device cpu"
         ) from error
     except MemoryError as error:
         raise ResourceError("this machine has too little free memory for these models") from error

@@ -4,7 +4,7 @@ Owns which scene a run starts from. It refuses a damaged gallery; that no scene 
 is no error, the nearest is taken and said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Scene:
         num_entities: K of the map.
         instruments: Names of those that are seen.
         targets: Names of those that are seen.
+        entities: Name of each id of the map.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Scene:
     num_entities: int
     instruments: tuple[str, ...]
     targets: tuple[str, ...]
+    entities: Mapping[int, str]
 
     def photo(self) -> NDArray[np.uint8]:
         """Reads the photograph, uint8 (H, W, 3)."""
@@ -68,7 +70,7 @@ def load_scenes(folder: Path) -> tuple[Scene, ...]:
         raise DataError(f"{path} is no gallery of scenes of schema {_SCHEMA}")
     try:
         return tuple(_scene(folder, entry) for entry in index["scenes"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} describes a scene wrongly: {error!r}") from error
 
 
@@ -128,4 +130,5 @@ def _scene(folder: Path, entry: dict[str, Any]) -> Scene:
         num_entities=int(entry["num_entities"]),
         instruments=tuple(entry["instruments"]),
         targets=tuple(entry["targets"]),
+        entities={int(id_): str(name) for id_, name in entry["entities"].items()},
     )

@@ -73,7 +73,7 @@ def test_a_phase_and_a_triplet_become_a_video(assets: Path, tmp_path: Path):
     assert maps.map_FHW.shape == (16, *SIZE_HW)
     assert maps.num_entities == NUM_ENTITIES
     assert told.notes == ["models: the bundled mini models"]
-    assert told.stages == ["load models", "0000 maps", "0000 video"]
+    assert told.stages == ["load models", "0000 maps", "0000 video", "0000 write"]
     assert result.samples[0].video == tmp_path / "samples" / "0000.mp4"
     assert result.contact_sheet is None
 
@@ -85,15 +85,19 @@ def test_the_json_says_how_to_make_it_again(assets: Path, tmp_path: Path):
         "schema",
         "video",
         "maps",
+        "outputs",
         "seed",
         "phase",
         "triplet",
         "start",
+        "source",
+        "edit",
         "notes",
         "sampling",
         "model",
         "config",
         "versions",
+        "fingerprint",
         "seconds",
     ]
     assert record["phase"] == {"id": 1, "name": "carlot-triangle-dissection"}
@@ -119,6 +123,9 @@ def test_the_result_is_plain_values(assets: Path, tmp_path: Path):
             "maps": f"{tmp_path}/samples/0000_maps.mp4",
             "record": f"{tmp_path}/samples/0000.json",
             "seed": 0,
+            "kept": False,
+            "outputs": {},
+            "seconds": read_json(tmp_path / "samples" / "0000.json")["seconds"],
         }
     ]
     assert dataclasses.is_dataclass(result)
@@ -174,7 +181,7 @@ def test_given_maps_take_the_place_of_s2m(own_assets: Path, tmp_path: Path):
     told = Told()
     frame = start_files(tmp_path)["frame"]
     run(own_assets, tmp_path, told, maps=maps, frame=frame, phase=None, triplet=None)
-    assert told.stages == ["load models", "0000 video"]
+    assert told.stages == ["load models", "0000 video", "0000 write"]
     written = load_clip(tmp_path / "samples" / "0000_maps.mp4")
     assert (written.map_FHW == load_clip(maps).map_FHW).mean() > 0.97
     assert read_json(tmp_path / "samples" / "0000.json")["phase"] is None

@@ -1,0 +1,220 @@
+"""The JSON of a sample: all that is needed to make it again, and to see that it has been made already.
+
+Owns the record's form and the fingerprint in it, a SHA-256 over everything that decides a sample's bytes:
+pixels and ids it starts from, words, seed, edits, models, sampling, library versions, and which files were
+asked for. A sample is kept where its record has the fingerprint of what is wanted and its files are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hierasurg_core
+from hierasurg_core.artifacts import read_json
+from hierasurg_core.config import GenerateConfig, to_dict
+from hierasurg_core.datasets.clips import CLIP_FRAMES
+from hierasurg_core.errors import DataError
+from hierasurg_core.generation.outputs import output_paths
+from hierasurg_core.generation.sources import ModelPlan
+
+CLIP_SECONDS = {fps: frames // fps for fps, frames in CLIP_FRAMES.items()}
+_SCHEMA = 1
+_LIBRARIES = ("torch", "diffusers", "numpy", "av")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One finished sample.
+
+    Attributes:
+        video: The mp4.
+        maps: The mp4 of coloured maps.
+        record: Its JSON.
+        seed: Which made it.
+        kept: It was there already.
+        outputs: Other files and folders that were asked for, by form.
+        seconds: Time by stage, of the run that made it.
+    """
+
+    video: Path
+    maps: Path
+    record: Path
+    seed: int
+    kept: bool = False
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return {
+            "video": str(self.video),
+            "maps": str(self.maps),
+            "record": str(self.record),
+            "seed": self.seed,
+            "kept": self.kept,
+            "outputs": {form: str(path) for form, path in self.outputs.items()},
+            "seconds": dict(self.seconds),
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all samples of a run share.
+
+    Attributes:
+        config: What was asked for.
+        plan: The models.
+        model: What `plan.describe()` says.
+        fps: Frames a second.
+        device: Where it is computed.
+        dtype: In which numbers.
+        steps: Denoising steps.
+        guidance: Its scale.
+    """
+
+    config: GenerateConfig
+    plan: ModelPlan
+    model: dict[str, Any]
+    fps: int
+    device: torch.device
+    dtype: torch.dtype
+    steps: int
+    guidance: float
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of one clip."""
+        return CLIP_FRAMES[self.fps]
+
+    def sampling(self, num_frames: int) -> dict[str, Any]:
+        """Returns how videos are sampled, for JSON."""
+        height, width = self.plan.m2v.size_hw
+        return {
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "solver": self.config.solver,
+            "cache": self.config.cache,
+            "quantize": self.config.quantize,
+            "fps": self.fps,
+            "num_frames": num_frames,
+            "size_hw": [height, width],
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def fingerprint(self, wanted: Mapping[str, Any], num_frames: int) -> str:
+        """Returns the digest of what decides a sample's bytes.
+
+        Args:
+            wanted: What belongs to this sample alone; plain values.
+            num_frames: Of its video.
+        """
+        parts = {name: part["sha256"] for name, part in self.model.items() if name != "name"}
+        identity = {
+            **wanted,
+            "schema": _SCHEMA,
+            "model": parts,
+            "sampling": {**self.sampling(num_frames), "device": self.device.type},
+            "outputs": sorted(output_paths(self.config, "")),
+            "versions": versions(),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        """Starts it."""
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """Adds the time since the last lap to a stage."""
+        now = time.monotonic()
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 3)
+        self._last = now
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that a sample's bytes may depend on."""
+    return {
+        "hierasurg": hierasurg_core.__version__,
+        "python": platform.python_version(),
+        **{library: version(library) for library in _LIBRARIES},
+    }
+
+
+def describe_sample(
+    run: Run,
+    name: str,
+    seed: int,
+    *,
+    told: Mapping[str, Any],
+    num_frames: int,
+    fingerprint: str,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Returns a sample's record.
+
+    Args:
+        run: What it shares with others.
+        name: Of its files.
+        seed: Of its noise.
+        told: What it starts from and what was asked for: "phase", "triplet", "start", "notes" and such.
+        num_frames: Of its video.
+        fingerprint: Of what decides its bytes.
+        seconds: Time by stage.
+    """
+    files = {form: path.name for form, path in output_paths(run.config, name).items()}
+    return {
+        "schema": _SCHEMA,
+        "video": files.pop("video"),
+        "maps": files.pop("maps"),
+        "outputs": files,
+        "seed": seed,
+        **told,
+        "sampling": run.sampling(num_frames),
+        "model": run.model,
+        "config": to_dict(run.config),
+        "versions": versions(),
+        "fingerprint": fingerprint,
+        "seconds": dict(seconds),
+    }
+
+
+def as_sample(
+    config: GenerateConfig, name: str, seed: int, seconds: Mapping[str, float], *, kept: bool
+) -> Sample:
+    """Returns a sample by its name."""
+    paths = output_paths(config, name)
+    video, maps = paths.pop("video"), paths.pop("maps")
+    return Sample(video, maps, config.out / f"{name}.json", seed, kept, paths, seconds)
+
+
+def seconds_if_made(config: GenerateConfig, name: str, fingerprint: str) -> dict[str, float] | None:
+    """Returns how long a sample took that is there already, None where it has to be made.
+
+    A record that cannot be read counts as none: it is replaced.
+    """
+    path = config.out / f"{name}.json"
+    if not path.is_file() or not all(made.exists() for made in output_paths(config, name).values()):
+        return None
+    try:
+        said = read_json(path)
+    except DataError:
+        return None
+    if not isinstance(said, dict) or said.get("fingerprint") != fingerprint:
+        return None
+    seconds = said.get("seconds")
+    return seconds if isinstance(seconds, dict) else {}

@@ -1,0 +1,146 @@
+"""The samples of a run as jobs: a name, a seed, and a way to read what the sample starts from.
+
+Owns what `--requests` may say and how `--num` counts. Everything is read once before any weight loads, so a
+wrong line is found first; of many jobs nothing is kept in memory but the list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hierasurg_core.config import GenerateConfig
+from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.generation.edits import expect_possible, parse_edits
+from hierasurg_core.generation.entries import Entry, read_entries
+from hierasurg_core.generation.from_dataset import clips_of_dataset
+from hierasurg_core.generation.request import Start, read_starts
+from hierasurg_core.progress import Progress
+
+KEYS = ("phase", "triplet", "frame", "map", "maps", "seed", "name")
+_NAME = re.compile(r"[\w][\w.-]*")
+_OWN_ENDINGS = ("_maps", "_frames", "_overlay", "_side_by_side", "_parts")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to be made.
+
+    Attributes:
+        name: Of its files.
+        seed: Of its noise.
+        read: Reads what it starts from.
+        source: The clip of a data set that it shall resemble, for its JSON; None elsewhere.
+    """
+
+    name: str
+    seed: int
+    read: Callable[[], Start]
+    source: dict[str, Any] | None = None
+
+
+def plan_jobs(
+    config: GenerateConfig, seconds: int, fps: int, gallery: Path, progress: Progress
+) -> tuple[Job, ...]:
+    """Returns the samples of a run; all that they start from has been read once and found good.
+
+    Args:
+        config: What was asked for.
+        seconds: Maps of a clip.
+        fps: Frames a second.
+        gallery: Folder of the scenes.
+        progress: Is told of the checks where they take time.
+
+    Raises:
+        UsageError: As `read_starts`; for a file of requests the message names the line.
+        DataError: Likewise.
+    """
+    if config.requests is not None:
+        jobs = _jobs_of_file(config, config.requests, seconds, gallery)
+    elif config.from_dataset is not None:
+        clips = clips_of_dataset(config, config.from_dataset, seconds, fps, progress)
+        jobs = [Job(clip.name, config.seed + clip.number, clip.read, clip.source) for clip in clips]
+        _check(jobs[0], config, seconds)
+    else:
+        starts = read_starts(config, seconds, gallery)
+        jobs = [
+            Job(f"{index:04d}", config.seed + index, _Given(starts[index % len(starts)]))
+            for index in range(config.num)
+        ]
+        _check(jobs[0], config, seconds)
+    return tuple(jobs)
+
+
+def _jobs_of_file(config: GenerateConfig, file: Path, seconds: int, gallery: Path) -> list[Job]:
+    _, entries = read_entries(file, section="requests", keys=KEYS)
+    jobs: list[Job] = []
+    lines: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        wanted = _config_of(entry, index, config)
+        name = entry.text("name") or f"{index:04d}"
+        if not _NAME.fullmatch(name) or name.endswith(_OWN_ENDINGS):
+            raise entry.error(f"name {name!r} is no name for files: use letters, digits, '-', '_' and '.'")
+        if name in lines:
+            raise entry.error(f"name {name!r} is that of line {lines[name]} already")
+        lines[name] = entry.line
+        job = Job(name, wanted.seed, _Reader(wanted, seconds, gallery))
+        try:
+            _check(job, config, seconds)
+        except UsageError as error:
+            raise entry.error(str(error)) from error
+        except DataError as error:
+            raise DataError(f"{file}, line {entry.line}: {error}") from error
+        jobs.append(job)
+    return jobs
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A start that is in memory."""
+
+    start: Start
+
+    def __call__(self) -> Start:
+        return self.start
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the start of one request when it is called."""
+
+    config: GenerateConfig
+    seconds: int
+    gallery: Path
+
+    def __call__(self) -> Start:
+        return read_starts(self.config, self.seconds, self.gallery)[0]
+
+
+def _config_of(entry: Entry, index: int, config: GenerateConfig) -> GenerateConfig:
+    """Returns the config that would make this sample alone."""
+    seed = entry.text("seed")
+    if seed is not None and not re.fullmatch(r"\d+", seed):
+        raise entry.error(f"seed must be a whole number, not {seed!r}")
+    paths = {key: entry.text(key) for key in ("frame", "map", "maps")}
+    try:
+        return dataclasses.replace(
+            config,
+            requests=None,
+            phase=entry.text("phase"),
+            triplet=entry.text("triplet"),
+            seed=config.seed + index if seed is None else int(seed),
+            **{key: None if path is None else Path(path).expanduser() for key, path in paths.items()},
+        )
+    except UsageError as error:
+        raise entry.error(str(error)) from error
+
+
+def _check(job: Job, config: GenerateConfig, seconds: int) -> None:
+    """Reads what a job starts from, and holds the edits to it."""
+    start = job.read()
+    if config.edit is not None:
+        expect_possible(parse_edits(config.edit), start.maps or start.first_map, seconds, start.names)

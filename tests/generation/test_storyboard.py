@@ -1,0 +1,189 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from generation.test_generate import Told, refused, run
+
+from hierasurg_core.artifacts import read_json
+from hierasurg_core.config import GenerateConfig
+from hierasurg_core.errors import UsageError
+from hierasurg_core.generation import generate
+from hierasurg_core.generation.storyboard import PlannedClip, Segment, plan_clips, plan_stories
+from hierasurg_core.generation.telling import _faded
+from hierasurg_core.maps import load_clip
+from hierasurg_core.progress import SilentProgress
+from hierasurg_core.video import read_image, read_video
+
+ROOT = Path(__file__).parents[2]
+NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}
+STORY = """segments:
+  - {phase: calot, triplet: "17@0-9; 60@10-", seconds: 18}
+  - {triplet: [60, 60, 17], phase: calot}
+"""
+
+
+def planned(assets: Path, *segments: tuple[int, bool], fps: int = 1) -> tuple[PlannedClip, ...]:
+    start = plan_stories(GenerateConfig(phase="1", seconds=1), 16, 1, assets / "scenes")[0].segments[0].start
+    seconds = {1: 16, 8: 6}[fps]
+    parts = [Segment(1, (17,) * length, cut, start if cut else None) for length, cut in segments]
+    return plan_clips(parts, seconds, fps)
+
+
+def spans(clips: tuple[PlannedClip, ...]) -> list[tuple[int, int, int, int]]:
+    return [(clip.begin, clip.known, clip.first, clip.end) for clip in clips]
+
+
+def test_clips_cover_a_story_and_begin_with_what_is_told(assets: Path):
+    assert spans(planned(assets, (16, True))) == [(0, 0, 0, 16)]
+    assert spans(planned(assets, (30, True))) == [(0, 0, 0, 16), (11, 5, 16, 27), (22, 5, 27, 30)]
+    assert spans(planned(assets, (10, True), (9, False))) == [(0, 0, 0, 10), (5, 5, 10, 19)]
+
+
+def test_after_a_cut_the_overlap_is_what_there_is(assets: Path):
+    clips = planned(assets, (10, True), (3, True), (4, False))
+    assert spans(clips) == [(0, 0, 0, 10), (10, 0, 10, 13), (12, 1, 13, 17)]
+    assert [clip.start is None for clip in clips] == [False, False, True]
+
+
+def test_at_eight_frames_a_second_clips_meet_inside_a_second(assets: Path):
+    clips = planned(assets, (16, True), fps=8)
+    assert spans(clips) == [(0, 0, 0, 45), (5, 5, 45, 85), (10, 5, 85, 128)]
+    assert [(clip.first_second, clip.end_second) for clip in clips] == [(0, 6), (6, 11), (11, 16)]
+
+
+def test_a_clip_is_told_its_new_seconds(assets: Path):
+    start = planned(assets, (16, True))[0].start
+    clips = plan_clips([Segment(1, (17,) * 10, True, start), Segment(2, (60, 61), False, None)], 16, 1)
+    assert clips[1].phase == 2
+    assert clips[1].triplet_S == (60, 60, 60, 60, 60, 60, 61)
+
+
+def test_the_first_clip_is_what_generate_makes(assets: Path, tmp_path: Path):
+    run(assets, tmp_path, seconds=16)
+    run(assets, tmp_path, out=tmp_path / "plain")
+    for name in ("0000.mp4", "0000_maps.mp4"):
+        assert (tmp_path / "samples" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+
+
+def test_a_story_is_one_video_whose_entities_stay(assets: Path, tmp_path: Path):
+    script = tmp_path / "story.yaml"
+    script.write_text(STORY)
+    told = Told()
+    options = {**NO_WORDS, "script": script, "contact_sheet": True, "overlay": True, "maps_dir": True}
+    result = run(assets, tmp_path, told, **options)
+    video, fps = read_video(tmp_path / "samples" / "0000.mp4")
+    assert (len(video), fps) == (21, 1)
+    maps = load_clip(tmp_path / "samples" / "0000_maps")
+    assert len(maps.map_FHW) == 21
+    assert maps.num_entities == 4
+    record = read_json(tmp_path / "samples" / "0000.json")
+    assert record["story"]["joints"] == [16, 18]
+    assert record["triplet"]["by_second"] == [17] * 10 + [60] * 10 + [17]
+    assert [segment["seconds"] for segment in record["story"]["segments"]] == [18, 3]
+    assert told.stages == ["load models", "0000 story of 21 s", "0000 write"]
+    assert not (tmp_path / "samples" / "0000_parts").exists()
+    assert read_image(result.samples[0].record.parent / "contact_sheet.png").shape[1] == 8 * 196 + 4
+    assert len(read_video(result.samples[0].outputs["overlay"])[0]) == 21
+    assert run(assets, tmp_path, **options).samples[0].kept
+
+
+def test_a_killed_story_goes_on_to_the_same_bytes(assets: Path, tmp_path: Path):
+    script = tmp_path / "story.yaml"
+    script.write_text(STORY)
+    run(assets, tmp_path, **NO_WORDS, script=script, out=tmp_path / "whole")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, str(Path(__file__)), str(assets), str(script), str(tmp_path / "parts")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        steps = 0
+        for line in process.stdout:
+            steps = steps + 1 if line == "step\n" else 0
+            if steps == 6:  # a clip is two stages of two steps: in the second
+                break
+        process.send_signal(signal.SIGKILL)
+    parts = tmp_path / "parts" / "0000_parts"
+    assert (parts / "000000.safetensors").is_file()
+    run(assets, tmp_path, **NO_WORDS, script=script, out=tmp_path / "parts")
+    for name in ("0000.mp4", "0000_maps.mp4"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_parts_of_another_story_are_made_anew(assets: Path, tmp_path: Path):
+    parts = tmp_path / "samples" / "0000_parts"
+    parts.mkdir(parents=True)
+    (parts / "story.json").write_text('{"fingerprint": "other"}')
+    (parts / "000000.safetensors").write_bytes(b"of another story")
+    run(assets, tmp_path, seconds=4)
+    assert len(read_video(tmp_path / "samples" / "0000.mp4")[0]) == 4
+
+
+def test_a_cut_starts_from_a_scene_of_its_own(assets: Path, tmp_path: Path):
+    script = tmp_path / "story.yaml"
+    script.write_text(
+        "segments:\n- {phase: calot, triplet: 17, seconds: 2}\n- {phase: packaging, seconds: 2, cut: true}\n"
+    )
+    run(assets, tmp_path, **NO_WORDS, script=script, steps=1)
+    record = read_json(tmp_path / "samples" / "0000.json")
+    assert [segment["start"] for segment in record["story"]["segments"]] == [
+        {"scene": "000"},
+        {"scene": "002"},
+    ]
+    assert record["story"]["joints"] == []
+
+
+def test_what_the_vae_lost_fades_out():
+    new = np.full((8, 1, 1, 3), 100, np.uint8)
+    told, again = np.full((1, 1, 3), 90, np.uint8), np.full((1, 1, 3), 78, np.uint8)
+    assert _faded(new, told, again)[:, 0, 0, 0].tolist() == [111, 109, 107, 105, 103, 101, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("segments:\n- {phase: calot, triplet: 17}\n", "line 2: seconds are missing"),
+        ("segments:\n- {phase: calot, seconds: 0}\n", "line 2: seconds must be a whole number of 1 or more"),
+        (
+            "segments:\n- {phase: calot, triplet: [1, 2], seconds: 3}\n",
+            "the list has 2 triplets for 3 seconds",
+        ),
+        ("segments:\n- {seconds: 3}\n", "line 2: phase is missing"),
+        ("segments:\n- {phase: lunch, seconds: 3}\n", "line 2: unknown phase 'lunch'"),
+        ("segments:\n- {phase: calot, triplet: 17@0-5, seconds: 3}\n", "line 2: the seconds 0-5"),
+        ("segments:\n- {phase: calot, second: 3}\n", r"unknown key 'second' \(did you mean 'seconds'"),
+        ("segments:\n- {phase: calot, seconds: 3, cut: perhaps}\n", "cut must be true or false"),
+        ("segmnts:\n- {phase: calot}\n", r"unknown key 'segmnts' \(did you mean 'segments'"),
+    ],
+)
+def test_wrong_scripts_name_the_line_and_leave_nothing(assets: Path, tmp_path: Path, text: str, message: str):
+    script = tmp_path / "story.yaml"
+    script.write_text(text)
+    refused(UsageError, message, assets, tmp_path, **NO_WORDS, script=script)
+
+
+def test_a_story_excludes_given_maps():
+    with pytest.raises(UsageError, match="a story excludes edit"):
+        GenerateConfig(seconds=30, edit="remove 1")
+    with pytest.raises(UsageError, match="script excludes phase"):
+        GenerateConfig(script=Path("a.yaml"), phase="calot")
+
+
+class Aloud(SilentProgress):
+    """Tells the parent process of each stage and step."""
+
+    def start(self, stage: str, total: int | None, unit: str) -> None:
+        sys.stdout.write(f"{stage}\n")
+
+    def advance(self, n: int = 1) -> None:
+        for _ in range(n):
+            sys.stdout.write("step\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    wanted = GenerateConfig(script=Path(sys.argv[2]), out=Path(sys.argv[3]))
+    generate(wanted, Aloud(), assets=Path(sys.argv[1]))
