@@ -136,6 +136,24 @@ def read_video(path: Path, num_frames: int | None = None) -> tuple[NDArray[np.ui
     return np.stack(frames), float(rate or 1)
 
 
+def probe_video(path: Path) -> tuple[int, float, tuple[int, int]]:
+    """Returns frames, frames a second, and rows and columns of a video, from its header where that says so.
+
+    Raises:
+        DataError: The file is missing, holds no video, or is damaged so far that not even this is known.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"{path} holds no video stream")
+            stream = container.streams.video[0]
+            size_hw = stream.codec_context.height, stream.codec_context.width
+            frames, rate = stream.frames, float(stream.average_rate or 1)
+    except FFmpegError as error:
+        raise DataError(_unreadable(path, error)) from error
+    return frames or sum(1 for _ in iter_video(path)), rate, size_hw
+
+
 def read_comment(path: Path) -> str | None:
     """Returns the comment that `write_mp4` kept in a video, None where there is none.
 

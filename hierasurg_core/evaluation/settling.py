@@ -1,0 +1,192 @@
+"""What an evaluation settles before it measures: one rate, one length, a protocol that leaves nothing open.
+
+Owns the rules by which two sides are made comparable, and refuses those that cannot be. Legend: a step is the
+number of a side's own frames from one frame of a clip to the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from hierasurg_core.config import EvaluateConfig, to_dict
+from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.evaluation.protocol import Protocol
+from hierasurg_core.evaluation.sides import Side
+
+DEFAULT_FRAMES = 16
+_SUBSET_SIZE = 1000
+_OF_MINI = (
+    "resize",
+    "resize_px",
+    "interpolation",
+    "antialias",
+    "crop",
+    "input_px",
+)  # it has a way of its own
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a clip are measured.
+
+    Attributes:
+        frames: Of a clip.
+        stride: Every so manieth frame at `rate`.
+        rate: Frames a second before the stride.
+        generated_step: Frames of the generated side from one to the next at `rate`.
+        real_step: The same of the real side.
+        skip: Frames at `rate` that are passed over first.
+        notes: What was chosen for the user.
+    """
+
+    frames: int
+    stride: int
+    rate: float
+    generated_step: int
+    real_step: int
+    skip: int
+    notes: tuple[str, ...]
+
+    @property
+    def fps(self) -> float:
+        """Returns measured frames a second."""
+        return self.rate / self.stride
+
+
+def settle_sampling(config: EvaluateConfig, protocol: Protocol, generated: Side, real: Side) -> Sampling:
+    """Finds one rate and one length for both sides.
+
+    Raises:
+        UsageError: The rates differ and none was asked for, or what was asked for is no part of a side's.
+        DataError: A side mixes rates, or its clips are too short.
+    """
+    rates = [_rate(side) for side in (generated, real)]
+    notes: list[str] = []
+    known = [rate for rate in rates if rate is not None]
+    if not known:
+        known = [config.fps or 1.0]
+        notes.append(f"no side says its rate: {known[0]:g} frames a second are taken for it")
+    elif None in rates:
+        silent = (generated, real)[rates.index(None)]
+        notes.append(f"{silent.path} does not say its rate: that of the other side is taken for it")
+    generated_rate, real_rate = (rate or known[0] for rate in rates)
+    wanted = config.fps or protocol.fps
+    if wanted is None:
+        if generated_rate != real_rate:
+            raise UsageError(
+                f"{generated.path} has {generated_rate:g} frames a second and {real.path} {real_rate:g}: "
+                f"give --fps {min(generated_rate, real_rate):g} to compare both at one rate"
+            )
+        wanted = generated_rate
+    steps = [_step(side, rate, wanted) for side, rate in ((generated, generated_rate), (real, real_rate))]
+    counts = protocol.first_frame_counts if config.first_frame is None else config.first_frame
+    skip = 0 if counts is None or counts else 1
+    longest = min(
+        (_usual_length(side) - 1) // step + 1 - skip
+        for side, step in zip((generated, real), steps, strict=True)
+    )
+    frames = config.clip_frames or protocol.clip_frames or DEFAULT_FRAMES
+    stride = config.stride or protocol.stride or max(1, longest // frames)
+    if config.clip_frames is None and (frames - 1) * stride + 1 > longest:
+        shorter = (longest - 1) // stride + 1
+        notes.append(f"clips have {longest} frames: {max(shorter, 1)} are compared, not {frames}")
+        frames = shorter
+    if frames < 4:
+        raise DataError(f"clips of {longest} frames at {wanted:g} a second are too short: 4 are needed")
+    return Sampling(frames, stride, wanted, steps[0], steps[1], skip, tuple(notes))
+
+
+def settle_protocol(
+    protocol: Protocol,
+    sampling: Sampling,
+    *,
+    counts: tuple[int, int],
+    extractor: tuple[str, str, str],
+    seed: int,
+) -> tuple[Protocol, tuple[str, ...]]:
+    """Fills in what a protocol leaves open with what this run does.
+
+    Args:
+        protocol: A preset, or the user's.
+        sampling: Of frames.
+        counts: Real and generated clips that were measured.
+        extractor: Name, digest and what it sees: "mini" or "224", of the network that the protocol is about.
+        seed: Of the run.
+
+    Returns:
+        The protocol, in which no fact is open, and in what the run is not what the protocol asks for.
+    """
+    name, digest, sees = extractor
+    mini = sees == "mini"
+    real, generated = counts
+    kernel = protocol.kernel or "cubic"
+    facts: dict[str, Any] = {
+        "num_real": real if real > 1 else None,  # of one clip there is no distribution
+        "num_generated": generated if generated > 1 else None,
+        "fps": sampling.fps,
+        "stride": sampling.stride,
+        "clip_frames": sampling.frames,
+        "extractor": name,
+        "extractor_sha256": digest,
+        "first_frame_counts": not sampling.skip,
+        "seed": seed,
+    }
+    usual: dict[str, Any] = {
+        "resize": "stretch" if mini else "shorter-side",
+        "resize_px": 128 if mini else int(sees),
+        "interpolation": "bilinear",
+        "antialias": True,
+        "crop": "none" if mini or protocol.resize in ("stretch", "extractor") else "centre",
+        "input_px": 128 if mini else int(sees),
+        "ddof": 1,
+        "kernel": kernel,
+        "kernel_subsets": 100,
+        "kernel_subset_size": _SUBSET_SIZE,
+    }
+    if mini:
+        facts |= {key: usual[key] for key in _OF_MINI}
+    filled = {
+        key: value for key, value in usual.items() if key not in facts and getattr(protocol, key) is None
+    }
+    deviations = tuple(
+        f"the protocol '{protocol.name}' asks for {key} {getattr(protocol, key)}; this run has {value}"
+        for key, value in facts.items()
+        if getattr(protocol, key) not in (None, value) and not (mini and key in _OF_MINI)
+    )
+    return dataclasses.replace(protocol, **facts, **filled), deviations
+
+
+def protocol_facts(protocol: Protocol, digests: dict[str, str]) -> dict[str, Any]:
+    """Returns the protocol as a report has it, with the digest of it and of all that measured."""
+    facts = to_dict(protocol)
+    said = {key: value for key, value in facts.items() if key != "name"}
+    text = json.dumps([said, digests], sort_keys=True)
+    return {**facts, "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _rate(side: Side) -> float | None:
+    rates = {recording.fps for recording in side.recordings if recording.fps is not None}
+    if len(rates) > 1:
+        said = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        raise DataError(f"{side.path} mixes rates ({said} frames a second): keep one rate in one folder")
+    return next(iter(rates), None)
+
+
+def _step(side: Side, rate: float, wanted: float) -> int:
+    step = round(rate / wanted)
+    if step < 1 or abs(rate - step * wanted) > 1e-3 * rate:
+        raise UsageError(
+            f"{side.path} has {rate:g} frames a second, of which {wanted:g} a second cannot be taken evenly; "
+            "give --fps a whole fraction of it"
+        )
+    return step
+
+
+def _usual_length(side: Side) -> int:
+    """Frames that most recordings have: shorter ones are left out and named."""
+    return Counter(recording.num_frames for recording in side.recordings).most_common(1)[0][0]

@@ -1,0 +1,79 @@
+"""The tables of the terminal."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from hierasurg_cli.report_table import comparison_table, table, way
+from hierasurg_core.evaluation.report import wording
+from hierasurg_core.evaluation.report.compare import compare
+from hierasurg_core.evaluation.report.schema import parse_report, read_report
+from hierasurg_core.evaluation.report.wording import MINUS
+
+
+def drawn(made: Table, width: int = 140) -> str:
+    file = StringIO()
+    Console(file=file, width=width).print(made)
+    return file.getvalue()
+
+
+def test_the_table_has_a_row_a_metric_with_its_baselines(example: Path):
+    text = drawn(table(read_report(example)))
+    for said in ("5 generated against 5 real clips", "protocol 4f8a1c", "FVD-mini ↓ mini", "PSNR ↑ dB"):
+        assert said in text
+    assert [line.count("│") for line in text.splitlines() if "PSNR" in line] == [8]
+
+
+def test_a_title_is_never_markup(example: Path):
+    values = json.loads((example / "report.json").read_text())
+    values["metrics"]["psnr"]["title"] = "[red]x[/red]"
+    values["notes"] = ["[bold]note"]
+    text = drawn(table(parse_report(values, "here")))
+    assert "[red]x[/red]" in text
+    assert "[bold]note" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "bar"),
+    [
+        (0.0, "├●───────────┤ 0 %"),
+        (0.5, "├──────●─────┤ 50 %"),
+        (1.0, "├───────────●┤ 100 %"),
+        (1.4, "├────────────▶ 140 %"),
+        (-0.2, f"◀────────────┤ {MINUS}20 %"),
+        (40.0, "├────────────▶ over 999 %"),
+        (None, ""),
+    ],
+)
+def test_the_way_from_real_to_frozen(example: Path, place: float | None, bar: str):
+    metric = read_report(example).metrics["fvd-mini"]
+    assert way(replace(metric, place=place)) == bar
+
+
+def test_there_is_no_way_where_the_frozen_frame_is_no_worse_than_real(example: Path):
+    metric = read_report(example).metrics["fvd-mini"]
+    values = {**metric.values, "frozen": metric.values["real"]}
+    assert way(replace(metric, place=0.5, values=values)) == ""
+
+
+def test_numbers_are_never_cut_on_a_narrow_terminal(example: Path):
+    report = read_report(example)
+    text = drawn(table(report), width=90)
+    for metric in report.metrics.values():
+        for value in metric.values.values():
+            assert wording.number(value.value) in text
+    assert "…" not in text
+
+
+def test_a_comparison_says_which_is_better(example: Path):
+    values = json.loads((example / "report.json").read_text())
+    values["metrics"]["psnr"]["values"]["model"] = {"value": 80.0, "interval": [79.0, 81.0], "count": 5}
+    text = drawn(comparison_table(compare(read_report(example), parse_report(values, "b"), ("old", "new"))))
+    assert "new is better; intervals lie apart" in text
+    assert "equal" in text
+    assert "'old' left out 1 unreadable file." in text
