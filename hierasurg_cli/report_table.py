@@ -3,6 +3,7 @@
 Owns the look. Titles and names out of files are text, never markup of Rich.
 """
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -11,7 +12,7 @@ from hierasurg_core.evaluation.report.compare import Comparison, Difference, rel
 from hierasurg_core.evaluation.report.schema import ROLES, Metric, Report
 
 _MOST = 9.99  # a place beyond is not worth its digits
-_WAY = 12  # columns of the bar between floor and trivial
+_WAY = 8  # columns of the bar between floor and trivial
 _STYLES = {"real": "", "vae": "", "frozen": "", "model": "bold cyan"}
 _SHORT = {"real": "real", "vae": "VAE", "frozen": "frozen", "model": "model"}
 
@@ -23,6 +24,7 @@ def table(report: Report) -> Table:
     an end is an arrow. Notes stand below; what was left out is not part of the table.
     """
     drawn = Table(
+        box=box.SIMPLE_HEAD,
         title=_title(report),
         title_justify="left",
         caption=Text("\n".join(report.notes)),
@@ -47,6 +49,7 @@ def table(report: Report) -> Table:
 def comparison_table(comparison: Comparison) -> Table:
     """Returns both models' values, the change from the first to the second, and whether intervals overlap."""
     drawn = Table(
+        box=box.SIMPLE_HEAD,
         title=Text(f"protocol {comparison.a.digest[:12]}"),
         title_justify="left",
         caption=Text("\n".join((*comparison.warnings, *_only(comparison)))),
@@ -66,11 +69,11 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def way(metric: Metric) -> str:
-    """Returns the bar of a metric's place: "├────●───────┤ 34 %"; nothing where it has none."""
+    """Returns the bar of a metric's place: "├──●─────┤ 34 %"; nothing where it has none."""
     if metric.place is None or not wording.has_way(metric):
         return ""
     held = min(max(metric.place, -_MOST), _MOST)
-    beyond = {_MOST: "over ", -_MOST: "under "}.get(held, "")
+    beyond = {_MOST: "> ", -_MOST: "< "}.get(held, "")
     percent = f"{beyond}{held:.0%}".replace("%", " %").replace("-", wording.MINUS)
     if metric.place < 0:
         return f"◀{'─' * _WAY}┤ {percent}"

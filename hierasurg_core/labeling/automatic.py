@@ -61,8 +61,15 @@ class AutomaticThresholds:
     refine_duplicates: bool = False
 
 
-MINI_THRESHOLDS = AutomaticThresholds(predicted_iou=0.7, stability=0.8, box_nms=0.8, min_region_px=150.0)
-"""For the mini SAM 2, whose small structures are less sharp; calibrated on the phantom."""
+MINI_THRESHOLDS = AutomaticThresholds(
+    crop_layers=0,
+    predicted_iou=0.4,
+    stability=0.5,
+    box_nms=0.8,
+    min_region_px=150.0,
+    refine_above=0.0,
+)
+"""For the mini SAM 2, which says how good a mask is only when it sees it again: every candidate is refined."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

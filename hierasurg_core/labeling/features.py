@@ -34,7 +34,7 @@ SAME_COSINE = 0.95
 """Above which two descriptors of length 1 are one entity's, for backbones that were not calibrated: the angle
 that the published threshold means for 1024 values of length 1."""
 MINI_COSINE = 0.95
-"""The same for the mini SAM 2's image embedding, calibrated on the phantom (`bench_label --calibrate`)."""
+"""The same for the mini SAM 2's image embedding; `bench_label calibrate` tells what the phantom asks for."""
 
 _POINTS = 4  # Q
 _SAMPLES = 256  # P

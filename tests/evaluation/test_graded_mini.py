@@ -103,7 +103,7 @@ LEVELS = {
     blur: (0.8, 1.6, 3.2),
     noise: (6, 14, 30),
     colour: (0.08, 0.18, 0.35),
-    shuffle: (5, 10, 16),
+    shuffle: (5, 10),  # of 16 frames; all of them are hardly worse than ten
     phase: (0.25, 0.5, 1),
     triplet: (0.25, 0.5, 1),
 }

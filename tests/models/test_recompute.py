@@ -35,6 +35,7 @@ def test_what_is_computed_again_changes_no_gradient(recompute: Recompute, every:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at every tensor
 def test_compiled_blocks_have_the_same_gradients():
     _, plain = model_and_gradients(None)
     _, other = model_and_gradients("attention", compiled=True)

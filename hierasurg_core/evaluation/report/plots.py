@@ -133,7 +133,7 @@ def line_plot(
     for reference in shown:
         y = up(reference.value)
         parts.append(_segment(f"reference {reference.look}", left, y, _WIDTH - _RIGHT, y))
-        parts.append(_text(_WIDTH - _RIGHT, y - 4, reference.label, f"tick {reference.look}-ink", "end"))
+        parts.append(_text(_WIDTH - _RIGHT - 14, y - 4, reference.label, f"tick {reference.look}-ink", "end"))
     parts += [_curve(line, across, up, x_label) for line in lines]
     return _svg(name, _WIDTH, _HEIGHT, parts)
 

@@ -61,10 +61,12 @@ def place(metric: Metric) -> str:
 
     Example: "34 % of the way from real to frozen".
     """
-    if metric.place is None:
-        return "no place between these"
+    if "real" not in metric.values or "frozen" not in metric.values:
+        return "no place: it needs both baselines"
     if not has_way(metric):
         return "no place: the frozen frame is no worse than real against real"
+    if metric.place is None:
+        return "no place was given"
     if metric.place < 0:
         return f"{-metric.place:.0%} beyond real against real".replace("%", " %")
     if metric.place > 1:

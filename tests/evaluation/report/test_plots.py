@@ -123,7 +123,10 @@ def test_a_place_far_beyond_is_an_arrow_at_the_edge(place: float, side: str):
 
 def test_there_is_no_bar_without_a_place():
     assert place_bar(metric(None)) is None
-    assert "no place" in wording.place(metric(None))
+    assert wording.place(metric(None)) == "no place was given"
+    alone = metric(None)
+    alone = replace(alone, values={"model": alone.values["model"]})
+    assert wording.place(alone) == "no place: it needs both baselines"
 
 
 @pytest.mark.parametrize("better", ["lower", "higher"])
