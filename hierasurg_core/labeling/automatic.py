@@ -69,7 +69,7 @@ MINI_THRESHOLDS = AutomaticThresholds(
     min_region_px=150.0,
     refine_above=0.0,
 )
-"""For the mini SAM 2, which says how good a mask is only when it sees it again: every candidate is refined."""
+"""For the mini SAM 2, which judges a mask well only when it sees it again: every candidate is refined."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
