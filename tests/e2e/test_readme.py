@@ -1,5 +1,6 @@
 """The README's promises, kept as written: its first command line, its table, its errors."""
 
+import functools
 import json
 import os
 import re
@@ -97,7 +98,10 @@ def test_other_words_give_another_video(sample: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_an_interrupt_leaves_no_half_file(tmp_path: Path):
     command = [sys.executable, "-m", "hierasurg_cli", "generate", "--phase", "calot", "--steps", "900"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background is deaf
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "load models" in line:
