@@ -32,6 +32,7 @@ from hierasurg_core.evaluation.mini import (
     save_mini,
 )
 from hierasurg_core.phantom.draw import draw_clips
+from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.vae import HELD_OUT_SEED, random_labels
 from hierasurg_core.progress import Progress
 
@@ -316,19 +317,6 @@ def _load_state(out: Path, net: MiniVideoNet, optimizer: torch.optim.Optimizer, 
     return int(artifacts.read_json(out / _STEP)["step"])
 
 
-class _Printed:
-    """Progress as lines of text for a command that runs for minutes without a person."""
-
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        self.note(f"{stage}: {total} {unit}")
-
-    def advance(self, n: int = 1) -> None:
-        del n
-
-    def note(self, message: str) -> None:
-        print(message, flush=True)
-
-
 def main() -> int:
     """Runs the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m hierasurg_core.phantom.classifier", description=__doc__)
@@ -352,7 +340,7 @@ def main() -> int:
             seed=options.seed,
             device=device,
             max_seconds=options.minutes * 60,
-            progress=_Printed(),
+            progress=PrintedProgress(),
             held_out=options.held_out,
         )
     except HieraSurgError as error:

@@ -37,6 +37,7 @@ from hierasurg_core.models import (
 )
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
 from hierasurg_core.phantom.draw import PhantomClips, draw_clips
+from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.vae import (
     HELD_OUT_SEED,
     coloured_maps,
@@ -303,23 +304,6 @@ def model_index() -> dict[str, Any]:
     }
 
 
-class _Printed:
-    """Progress as lines with the time, for a command that runs for minutes without a person."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        self.note(f"{stage}: {total} {unit}")
-
-    def advance(self, n: int = 1) -> None:
-        del n
-
-    def note(self, message: str) -> None:
-        if runtime.rank() == 0:
-            print(f"[{time.monotonic() - self.began:6.0f} s] {message}", flush=True)
-
-
 def main() -> None:
     """Runs the recipe or a piece of it; see ``--help``."""
     parser = argparse.ArgumentParser(prog="python -m hierasurg_core.phantom.recipe", description=__doc__)
@@ -338,7 +322,7 @@ def main() -> None:
     piece = Piece(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Piece)})
     if not options.minutes > 0:
         raise UsageError(f"--minutes {options.minutes}: give a positive number")
-    progress = _Printed()
+    progress = PrintedProgress()
     deadline = time.monotonic() + options.minutes * 60
     wanted = ("vae", "s2m", "m2v", "bundle") if options.piece == "all" else (options.piece,)
     with runtime.process_group(options.device) as device:

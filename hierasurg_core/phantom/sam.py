@@ -26,6 +26,7 @@ from hierasurg_core.errors import UsageError
 from hierasurg_core.labeling.mini_sam import write_mini
 from hierasurg_core.labeling.segmenter import as_network, build_mini_network
 from hierasurg_core.phantom.draw import NATIVE_SIZE_HW, draw_clips
+from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.sam_measure import measure, measure_automatic
 from hierasurg_core.phantom.sam_objective import TrainingClips, sam_loss
 from hierasurg_core.phantom.vae import HELD_OUT_SEED, random_labels
@@ -256,22 +257,6 @@ def _steps_that_fit(seconds: float, batch: int, seed: int, device: torch.device)
     return max(1, int(seconds * 0.85 / each))
 
 
-class _Printed:
-    """Progress as lines with the time."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-
-    def start(self, stage: str, total: int | None, unit: str) -> None:
-        self.note(f"{stage}: {total} {unit}")
-
-    def advance(self, n: int = 1) -> None:
-        del n
-
-    def note(self, message: str) -> None:
-        print(f"[{time.monotonic() - self.began:6.0f} s] {message}", flush=True)
-
-
 def main() -> None:
     """Trains, or with ``--measure`` measures, the mini SAM 2; see ``--help``."""
     parser = argparse.ArgumentParser(prog="python -m hierasurg_core.phantom.sam", description=__doc__)
@@ -293,7 +278,7 @@ def main() -> None:
     if not options.minutes > 0:
         raise UsageError(f"--minutes {options.minutes}: give a positive number")
     deadline = time.monotonic() + options.minutes * 60
-    progress = _Printed()
+    progress = PrintedProgress()
     plan = options.out / "sam_plan.json"
     if not options.steps and not plan.exists():
         steps = _steps_that_fit(options.minutes * 60, options.batch, options.seed, device)
