@@ -183,8 +183,8 @@ def generate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="sde-dpm++ or dpm++ (default: sde-dpm++).",
-            autocompletion=lambda: ["sde-dpm++", "dpm++"],
+            help="sde-dpm++, dpm++ or ddim (default: the model's).",
+            autocompletion=lambda: ["sde-dpm++", "dpm++", "ddim"],
         ),
     ] = None,
     compile: Annotated[  # noqa: A002 - called as its option

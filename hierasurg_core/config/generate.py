@@ -13,7 +13,7 @@ Split = Literal["train", "val"]
 Cache = Literal["none", "first-block", "taylorseer"]
 Memory = Literal["auto", "fast", "offload", "group-offload"]
 Quantize = Literal["none", "fp8", "int8"]
-Solver = Literal["sde-dpm++", "dpm++"]
+Solver = Literal["sde-dpm++", "dpm++", "ddim"]
 
 _OF_ONE_START = ("phase", "triplet", "frame", "map", "maps")
 
@@ -47,12 +47,13 @@ class GenerateConfig:
         gpus: Processes on this machine that share the samples; None: one.
         resume: Keep samples that the same request, models and settings have made already.
         seed: Of the first sample; the next ones count on.
-        steps: Denoising steps of either stage; None: the model's own default.
+        steps: Denoising steps of either stage; None: the model's own default, a student's its own number.
         guidance: Scale of classifier-free guidance, 1 is off; None: the model's own default.
         fps: Frames a second, 1 or 8; None: the model's own rate.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: "auto", "bf16", "fp16" or "fp32".
-        solver: "sde-dpm++" as CogVideoX's own, or "dpm++" without noise in between.
+        solver: "sde-dpm++" as CogVideoX's own, "dpm++" or "ddim" without noise in between; None: "ddim" for
+            a few-step student, CogVideoX's own for any other model.
         compile: Run the models through torch.compile; None: where the run is long enough to gain by it.
         cache: What calls of the transformers take from those before: "none", "first-block" or "taylorseer".
         memory: Where the models lie: "auto" by the GPU's size, "fast", "offload" or "group-offload".
@@ -96,7 +97,7 @@ class GenerateConfig:
     fps: Fps | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
-    solver: Solver = "sde-dpm++"
+    solver: Solver | None = None
     compile: bool | None = None
     cache: Cache = "none"
     memory: Memory = "auto"

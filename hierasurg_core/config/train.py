@@ -20,7 +20,8 @@ from hierasurg_core.errors import UsageError
 
 Precision = Literal["bf16", "fp16", "fp32"]
 Schedule = Literal["constant", "cosine"]
-Optimizer = Literal["adamw", "adamw8bit"]
+Optimizer = Literal["adamw", "adamw8bit", "muon"]
+Sharding = Literal["none", "full"]
 Memory = Literal["auto", "keep", "attention", "recompute", "8bit", "offload"]
 Reporting = Literal["none", "tensorboard", "wandb"]
 TextCondition = Literal["labels", "vectors"]
@@ -57,9 +58,12 @@ class TrainConfig:
         log_every: Steps between lines of metrics.
         device: As in `GenerateConfig`.
         max_seconds: Stop with a checkpoint after this long; None: only at the last step.
-        optimizer: "adamw", or "adamw8bit" with moments in 8 bits (bitsandbytes).
+        optimizer: "adamw", "adamw8bit" with moments in 8 bits (bitsandbytes), or "muon" for the blocks'
+            matrices with AdamW for the rest.
         offload: Keep the optimiser's moments in the machine's memory and update there.
         preview_every: Steps between previews; 0: none.
+        sharding: What several processes hold: "none" gives each all weights (DDP), "full" a part of weights,
+            gradients, moments and averages (FSDP2).
 
     Raises:
         UsageError: A number is out of range.
@@ -91,6 +95,7 @@ class TrainConfig:
     optimizer: Optimizer = "adamw"
     offload: bool = False
     preview_every: int = 0
+    sharding: Sharding = "none"
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -110,11 +115,25 @@ class TrainConfig:
         if self.max_seconds is not None:
             above_zero("max_seconds", self.max_seconds)
         if self.offload and self.optimizer != "adamw":
-            raise UsageError("offload and an 8-bit optimizer exclude each other: choose one of them")
+            raise UsageError(f"offload and optimizer {self.optimizer} exclude each other: choose one of them")
+        if self.sharding == "full":
+            self._check_sharded()
         in_seeds(self.seed)
         check_device(self.device)
         if not self.resume:
             raise UsageError("resume is empty: give 'latest', 'never' or the path of a checkpoint")
+
+    def _check_sharded(self) -> None:
+        """Refuses what needs whole weights, or sees what one process holds only."""
+        if self.precision == "fp16":
+            raise UsageError("sharding full and precision fp16 exclude each other: use bf16 or fp32")
+        if self.optimizer != "adamw":
+            raise UsageError(
+                f"sharding full and optimizer {self.optimizer} exclude each other: use adamw, whose moments "
+                "are shared among the processes"
+            )
+        if self.offload:
+            raise UsageError("sharding full and offload exclude each other: choose one of them")
 
 
 @dataclass(frozen=True)
@@ -167,6 +186,11 @@ class TrainStageConfig(TrainConfig):
         for name in ("epochs", "lora_alpha"):
             if getattr(self, name) is not None:
                 above_zero(name, getattr(self, name))
+        if self.sharding == "full" and self.memory in ("8bit", "offload"):
+            raise UsageError(
+                f"sharding full and memory {self.memory} exclude each other: use auto, keep, attention or "
+                "recompute"
+            )
         if self.lora_alpha is not None and not self.lora_rank:
             raise UsageError("lora_alpha needs lora_rank: without, all weights are trained")
         if self.object_dropout is not None and not 0 <= self.object_dropout <= 1:

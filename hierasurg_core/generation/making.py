@@ -75,7 +75,7 @@ def make_samples(run: Run, pipeline: HieraSurgPipeline, orders: Sequence[Order],
     samplings = [_sampling(run, order, progress) for order in orders]
     maps = _all_maps(run, pipeline, orders, samplings, called, progress)
     clock.lap("maps")
-    progress.start(f"{called} video", run.steps, "steps")
+    progress.start(f"{called} video", run.m2v_steps, "steps")
     photos = [fit_image(order.start.photo_HWC, run.plan.m2v.size_hw) for order in orders]
     videos = pipeline.make_videos_batch(photos, maps, run.fps, samplings)
     clock.lap("video")
@@ -87,7 +87,7 @@ def make_samples(run: Run, pipeline: HieraSurgPipeline, orders: Sequence[Order],
 
 def _sampling(run: Run, order: Order, progress: Progress) -> Sampling:
     return Sampling(
-        steps=run.steps,
+        steps=run.config.steps,
         guidance=run.guidance,
         phase=order.start.phase,
         triplet=order.start.triplet,
@@ -109,7 +109,7 @@ def _all_maps(
     made: dict[int, PanopticClip] = {}
     missing = [index for index, order in enumerate(orders) if order.start.maps is None]
     if missing:
-        progress.start(f"{called} maps", run.steps, "steps")
+        progress.start(f"{called} maps", run.s2m_steps, "steps")
         clips = _made_maps(run, pipeline, [orders[i] for i in missing], [samplings[i] for i in missing])
         made = dict(zip(missing, clips, strict=True))
     maps: list[PanopticClip] = []

@@ -24,7 +24,7 @@ from hierasurg_core.generation.folders import part_folder, read_model_index
 from hierasurg_core.generation.holding import Held
 from hierasurg_core.generation.placement import Placement
 from hierasurg_core.generation.sampling import Denoiser, denoise
-from hierasurg_core.generation.solvers import Solver
+from hierasurg_core.generation.solvers import Solver, solver_of
 from hierasurg_core.maps import (
     MAX_LEVELS,
     PanopticClip,
@@ -62,7 +62,7 @@ class Sampling:
     """How a stage is sampled.
 
     Attributes:
-        steps: Denoising steps.
+        steps: Denoising steps; None: the stage's own, see `HieraSurgPipeline.steps_of`.
         guidance: Scale of classifier-free guidance, 1 is off.
         phase: Id 0..6, or -1 for unknown; or one a second, of which the last goes on.
         triplet: Id 0..99, or -1 for none; or one a second likewise.
@@ -70,17 +70,17 @@ class Sampling:
         on_step: Called after each denoising step.
         on_stage: Called with "encode", "denoise", "decode" or "colours" when that part of S2M or M2V was
             handed to the device.
-        solver: One of `solvers.SOLVERS`.
+        solver: One of `solvers.SOLVERS`; None: "ddim" for a few-step student, else CogVideoX's own.
     """
 
-    steps: int
+    steps: int | None
     guidance: float
     phase: int | Sequence[int]
     triplet: int | Sequence[int]
     generator: torch.Generator
     on_step: Callable[[], None] = lambda: None
     on_stage: Callable[[str], None] = lambda stage: None
-    solver: Solver = "sde-dpm++"
+    solver: Solver | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class HieraSurgPipeline(DiffusionPipeline):
     """Phase and triplet to surgical video, by way of panoptic maps.
 
     Parts: `s2m` and `m2v` (transformers), one `vae`, one `scheduler`; `s2m` may be None where maps are
-    given. `default_steps` and `default_guidance` are what a call uses that names none.
+    given. `default_steps` and `default_guidance` are what a call uses that names none; a few-step student
+    has its own number of steps, whatever the other stage's is.
 
     Example:
         >>> pipe = HieraSurgPipeline.from_pretrained("path/of/a/pipeline")
@@ -192,7 +193,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             phase: Id 0..6, -1 for unknown.
             triplet: Id 0..99, -1 for none.
             fps: Frames a second, 1 or 8.
-            num_inference_steps: Of each stage.
+            num_inference_steps: Of each stage; None: its own, see `steps_of`.
             guidance_scale: 1 is off.
             generator: Best on the CPU; None draws from seed 0.
 
@@ -202,7 +203,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             WeightsError: The output is not finite.
         """
         sampling = Sampling(
-            steps=num_inference_steps or self.config["default_steps"],
+            steps=num_inference_steps,
             guidance=self.config["default_guidance"] if guidance_scale is None else guidance_scale,
             phase=phase,
             triplet=triplet,
@@ -380,7 +381,9 @@ class HieraSurgPipeline(DiffusionPipeline):
         samplings: Sequence[Sampling],
     ) -> Tensor:
         """Samples latents; what a cache of the transformer holds of another clip goes first."""
-        transformer = getattr(self, stage)
+        transformer, solver = getattr(self, stage), samplings[0].solver
+        if solver is None:
+            solver = solver_of(transformer.config["distilled_steps"])
         if transformer.is_cache_enabled:
             transformer._reset_stateful_cache()
         with transformer.cache_context("cond"):
@@ -391,12 +394,16 @@ class HieraSurgPipeline(DiffusionPipeline):
                 conditions=conditions,
                 dropped=dropped,
                 channels=self.vae.config["latent_channels"],
-                steps=samplings[0].steps,
+                steps=samplings[0].steps or self.steps_of(stage),
                 guidance=samplings[0].guidance,
                 generator=[sampling.generator for sampling in samplings],
                 on_step=samplings[0].on_step,
-                solver=samplings[0].solver,
+                solver=solver,
             )
+
+    def steps_of(self, stage: str) -> int:
+        """Returns how many steps "s2m" or "m2v" takes unless told otherwise: a student's own number first."""
+        return int(getattr(self, stage).config["distilled_steps"] or self.config["default_steps"])
 
     @property
     def placement(self) -> Placement:

@@ -25,6 +25,7 @@ from hierasurg_core.config import GenerateConfig, to_dict
 from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import DataError
 from hierasurg_core.generation.outputs import output_paths
+from hierasurg_core.generation.solvers import solver_of
 from hierasurg_core.generation.sources import ModelPlan
 
 CLIP_SECONDS = {fps: frames // fps for fps, frames in CLIP_FRAMES.items()}
@@ -78,7 +79,6 @@ class Run:
         fps: Frames a second.
         device: Where it is computed.
         dtype: In which numbers.
-        steps: Denoising steps.
         guidance: Its scale.
     """
 
@@ -88,8 +88,17 @@ class Run:
     fps: int
     device: torch.device
     dtype: torch.dtype
-    steps: int
     guidance: float
+
+    @property
+    def m2v_steps(self) -> int:
+        """Denoising steps of videos."""
+        return self.plan.steps_of(self.plan.m2v, self.config.steps)
+
+    @property
+    def s2m_steps(self) -> int:
+        """Denoising steps of maps."""
+        return self.plan.steps_of(self.plan.s2m, self.config.steps)
 
     @property
     def clip_frames(self) -> int:
@@ -100,9 +109,10 @@ class Run:
         """Returns how videos are sampled, for JSON."""
         height, width = self.plan.m2v.size_hw
         return {
-            "steps": self.steps,
+            "steps": self.m2v_steps,
             "guidance": self.guidance,
-            "solver": self.config.solver,
+            "solver": self.config.solver or solver_of(self.plan.m2v.distilled_steps),
+            **self._maps_sampling(),
             "cache": self.config.cache,
             "quantize": self.config.quantize,
             "fps": self.fps,
@@ -111,6 +121,13 @@ class Run:
             "device": str(self.device),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+    def _maps_sampling(self) -> dict[str, Any]:
+        """Returns what S2M does otherwise than M2V, where one of them is a student."""
+        if self.plan.s2m is None or self.plan.s2m.distilled_steps == self.plan.m2v.distilled_steps:
+            return {}
+        solver = self.config.solver or solver_of(self.plan.s2m.distilled_steps)
+        return {"maps_steps": self.s2m_steps, "maps_solver": solver}
 
     def fingerprint(self, wanted: Mapping[str, Any], num_frames: int) -> str:
         """Returns the digest of what decides a sample's bytes.

@@ -115,7 +115,6 @@ def generate(
             fps=fps,
             device=device,
             dtype=runtime.resolve_dtype(config.dtype, device),
-            steps=config.steps or plan.steps,
             guidance=plan.guidance if config.guidance is None else config.guidance,
         )
         notes = [f"models: {plan.name}", *plan.notes]
@@ -187,7 +186,8 @@ def _load(
     most = 1 if config.is_story else len(work)
     whole = config.memory in ("auto", "fast")
     batch = min(most, config.batch or (largest_batch(pipeline, device, clip, most) if whole else 1))
-    calls = 2 * run.steps * sum(1 if isinstance(unit, Job) else len(unit.clips) for unit in work)
+    calls = run.s2m_steps + run.m2v_steps
+    calls *= sum(1 if isinstance(unit, Job) else len(unit.clips) for unit in work)
     many = dataclasses.replace(clip, batch=batch * clip.batch)
     notes = prepare(pipeline, device, many, speed, calls=calls // batch)
     for note in notes:

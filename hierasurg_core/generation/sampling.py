@@ -57,7 +57,7 @@ def denoise(
         guidance: Scale, 1 is off.
         generator: Of all noise: one for the batch, or one a clip, whose noise then is the same in any batch.
         on_step: Called after each step has been handed to the device.
-        solver: "sde-dpm++" is CogVideoX's own, with fresh noise in each step; "dpm++" draws none.
+        solver: "sde-dpm++" is CogVideoX's own, with fresh noise in each step; "dpm++" and "ddim" draw none.
 
     Returns:
         Scaled latents (B, F, C, h, w), float32, on the condition's device.

@@ -11,7 +11,8 @@ arXiv 2211.01095, algorithm 2M) goes
     x' = s' / s x - sqrt(a') (exp(-h) - 1) D
 
 and its stochastic form, which CogVideoX samples with, x' = s' / s exp(-h) x - sqrt(a') (exp(-2h) - 1) D +
-s' sqrt(1 - exp(-2h)) noise.
+s' sqrt(1 - exp(-2h)) noise. With D = x0 the first of the two is DDIM (Song et al. 2021, arXiv 2010.02502),
+the only one that a few-step student is made for (`training.distill`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from torch import Tensor
 
 from hierasurg_core.models import CogVideoXDPMScheduler
 
-Solver = Literal["sde-dpm++", "dpm++"]
-SOLVERS: tuple[Solver, ...] = ("sde-dpm++", "dpm++")
+Solver = Literal["sde-dpm++", "dpm++", "ddim"]
+SOLVERS: tuple[Solver, ...] = ("sde-dpm++", "dpm++", "ddim")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def solver_steps(scheduler: CogVideoXDPMScheduler, steps: int, solver: Solver) -
     """Returns the steps from pure noise to clean latents.
 
     "sde-dpm++" does what the scheduler's own `step` does, its times included: where the steps do not divide
-    the training steps these lie one or two beside the next step's. "dpm++" goes to the next step's time.
+    the training steps these lie one or two beside the next step's. "dpm++" and "ddim" go to the next step's
+    time.
 
     Args:
         scheduler: Its noise levels and spacing; `set_timesteps` is called.
@@ -81,13 +83,29 @@ def solver_steps(scheduler: CogVideoXDPMScheduler, steps: int, solver: Solver) -
     found = []
     for index, time in enumerate(times):
         following = time - longest // steps if stochastic else [*times, -1][index + 1]
-        level = float(scheduler.alphas_cumprod[time])
-        target = float(
-            scheduler.alphas_cumprod[following] if following >= 0 else scheduler.final_alpha_cumprod
-        )
-        before = float(scheduler.alphas_cumprod[times[index - 1]]) if index and following >= 0 else None
-        found.append(_step(time, level, target, before, stochastic, scheduler.config["prediction_type"]))
+        before = None
+        if index and following >= 0 and solver != "ddim":
+            before = _level(scheduler, times[index - 1])
+        levels = _level(scheduler, time), _level(scheduler, following)
+        found.append(_step(time, *levels, before, stochastic, scheduler.config["prediction_type"]))
     return tuple(found)
+
+
+def solver_of(distilled_steps: int | None) -> Solver:
+    """Returns a model's own solver: DDIM for a student of so many steps, CogVideoX's for any other."""
+    return "sde-dpm++" if distilled_steps is None else "ddim"
+
+
+def ddim_step(scheduler: CogVideoXDPMScheduler, time: int, following: int) -> SolverStep:
+    """Returns the DDIM step between any two times; a negative one stands for clean latents.
+
+    Args:
+        scheduler: Its noise levels.
+        time: Training time step that the model is asked at.
+        following: An earlier one, where the step ends.
+    """
+    predicts = scheduler.config["prediction_type"]
+    return _step(time, _level(scheduler, time), _level(scheduler, following), None, False, predicts)
 
 
 def advance(
@@ -142,6 +160,11 @@ def _step(
         next_noise=math.sqrt((1 - target) * -math.expm1(-2 * length)) if stochastic else 0.0,
         draws=(2 if before is not None else 1) if stochastic else 0,
     )
+
+
+def _level(scheduler: CogVideoXDPMScheduler, time: int) -> float:
+    """alpha_bar at a training time step; that of clean latents below the first."""
+    return float(scheduler.alphas_cumprod[time] if time >= 0 else scheduler.final_alpha_cumprod)
 
 
 def _log_ratio(level: float) -> float:

@@ -45,6 +45,7 @@ class StageModel:
         rates: Frames a second that it can make.
         in_channels: Of its latents.
         public: Made by the public HieraSurg code.
+        distilled_steps: Of a few-step student; None for any other model.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class StageModel:
     rates: tuple[int, ...]
     in_channels: int
     public: bool
+    distilled_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class ModelPlan:
         m2v: The other stage.
         vae: Folder.
         scheduler: Folder.
-        steps: Default of denoising steps.
+        steps: Default of denoising steps, for models that are no students.
         guidance: Default scale.
         notes: What was chosen for the user besides.
     """
@@ -91,6 +93,10 @@ class ModelPlan:
                 f"--fps {asked} is not possible: the model {self.m2v.folder} makes {allowed} fps"
             )
         return asked or rates[0]
+
+    def steps_of(self, stage: StageModel | None, asked: int | None) -> int:
+        """Returns the denoising steps of a stage: those asked for, else a student's own, else the default."""
+        return asked or (None if stage is None else stage.distilled_steps) or self.steps
 
     def load(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> HieraSurgPipeline:
         """Reads the weights.
@@ -164,6 +170,11 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
     steps = min(longest, defaults.get("default_steps", _DEFAULT_STEPS))
     if config.steps is not None and config.steps > longest:
         raise UsageError(f"--steps {config.steps} is not possible: the scheduler has {longest} steps")
+    notes += [
+        f"{name.upper()} is a student of {stage.distilled_steps} ddim steps; {asked} is not what it learned"
+        for name, stage in stages.items()
+        if stage.distilled_steps is not None and (asked := _beside_student(config, stage.distilled_steps))
+    ]
     return ModelPlan(
         name=_name(None if whole else base_name, replaced),
         s2m=stages.get("s2m"),
@@ -192,6 +203,13 @@ def _replacements(config: GenerateConfig, working: Path, notes: list[str]) -> di
         elif finished[name]:
             notes.append(f"{run} is not used alone; add --{name} {run} to use it with the mini models")
     return {}
+
+
+def _beside_student(config: GenerateConfig, own_steps: int) -> str | None:
+    """Returns what was asked for that a student was not made for, in words."""
+    asked = [] if config.steps in (None, own_steps) else [f"--steps {config.steps}"]
+    asked += [] if config.solver in (None, "ddim") else [f"--solver {config.solver}"]
+    return " with ".join(asked) or None
 
 
 def _is_finished(run: Path) -> bool:
@@ -259,9 +277,12 @@ def _stage(folder: Path, name: str) -> StageModel:
         in_channels = int(arguments.get("in_channels", 48 if name == "s2m" else 32))
     except (TypeError, ValueError, UsageError) as error:
         raise WeightsError(f"{path} names impossible sizes: {error}") from error
+    distilled = arguments.get("distilled_steps")
+    if distilled is not None and (type(distilled) is not int or distilled < 1):
+        raise WeightsError(f"{path} names impossible distilled_steps: {distilled!r}")
     rate = (frames - 1) / seconds if seconds > 0 else 0
     rates = (int(rate),) if rate in RATES else RATES
-    return StageModel(folder, size_hw, rates, in_channels, public)
+    return StageModel(folder, size_hw, rates, in_channels, public, distilled)
 
 
 def _expect_channels(stage: StageModel, name: str, vae: Path) -> None:

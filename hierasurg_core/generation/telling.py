@@ -73,7 +73,7 @@ def tell(
     """
     clock = Clock()
     parts = _Parts(run.config.out / f"{story.name}_parts", fingerprint)
-    steps = 2 * run.steps
+    steps = run.s2m_steps + run.m2v_steps
     progress.start(f"{story.name} story of {story.seconds} s", steps * len(story.clips), "steps")
     progress.advance(steps * min(parts.count, len(story.clips)))
     for segment in story.segments:
@@ -113,7 +113,7 @@ def _make_clip(
     clip, plan = story.clips[index], run.plan
     assert plan.s2m is not None
     sampling = Sampling(
-        steps=run.steps,
+        steps=run.config.steps,
         guidance=run.guidance,
         phase=clip.phase,
         triplet=clip.triplet_S,

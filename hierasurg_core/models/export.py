@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ _ALWAYS_SO: Mapping[str, Any] = {
 }
 _UNKNOWN_TO_PUBLIC: Mapping[str, Any] = {
     "repeat_first_frame": False,
+    "distilled_steps": None,
     "map_downscale": 2,
     "segmap_posenc_spatial_scale": 1.875,
     "segmap_posenc_temporal_scale": 1.0,
@@ -138,7 +139,8 @@ def write_pipeline(
         m2v: Likewise.
         shared: Folder with `vae/` and `scheduler/`.
         dtype: Of the transformers' weights.
-        default_steps: Denoising steps of either stage unless told otherwise.
+        default_steps: Denoising steps of a stage that is no student, unless told otherwise. Where both are
+            students of equally many steps, the index names those.
         card: Becomes README.md.
 
     Raises:
@@ -150,14 +152,17 @@ def write_pipeline(
         raise UsageError(f"{target} holds other files than a pipeline; choose another folder for --export")
     ensure_writable_folder(target.absolute().parent)
     with atomic_folder(target) as folder:
+        distilled: list[int | None] = []
         for name, source in (("s2m", s2m), ("m2v", m2v)):
-            load_transformer(source, dtype).save_pretrained(folder / name)
+            model = load_transformer(source, dtype)
+            distilled.append(model.config["distilled_steps"])
+            model.save_pretrained(folder / name)
         copy_parts(shared, folder)
         write_json(
             folder / "model_index.json",
             {
                 "_class_name": "HieraSurgPipeline",
-                "default_steps": default_steps,
+                "default_steps": steps_of_both(distilled, default_steps),
                 "default_guidance": 1.0,
                 "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
                 "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
@@ -166,6 +171,13 @@ def write_pipeline(
             },
         )
         (folder / "README.md").write_text(card.text(), encoding="utf-8")
+
+
+def steps_of_both(distilled: Sequence[int | None], default_steps: int) -> int:
+    """Returns a pipeline's `default_steps`: what all of its stages are distilled to, else the given ones."""
+    common = set(distilled)
+    own = common.pop() if len(common) == 1 else None
+    return default_steps if own is None else own
 
 
 def write_public(model: CogVideoXStack, target: Path) -> None:

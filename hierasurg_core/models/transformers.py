@@ -34,6 +34,7 @@ class S2MTransformer3DModel(CogVideoXStack):
     ``sample_seconds`` is how many labels stand in for a condition that is left out. ``text_embed_dim`` None
     is the inner width. ``repeat_first_frame`` lets every frame see the first frame's channels at its own
     place, where the published model must fetch them by attention: a small model learns it far sooner.
+    ``distilled_steps`` marks a few-step student: how many DDIM steps it is made for.
 
     Example:
         >>> s2m = S2MTransformer3DModel(num_attention_heads=2, attention_head_dim=16, num_layers=1)
@@ -65,6 +66,7 @@ class S2MTransformer3DModel(CogVideoXStack):
         condense_dim: int = 256,
         sample_seconds: int = 16,
         repeat_first_frame: bool = False,
+        distilled_steps: int | None = None,
     ) -> None:
         super().__init__()
         self._build_stack(
@@ -126,8 +128,8 @@ class M2VTransformer3DModel(CogVideoXStack):
     ``map_downscale`` is the nearest downscale before the encoder, ``map_widths`` its channels (the last
     block ends at the inner width). ``use_segmap_posenc`` adds a sincos code to the tokens, with its own
     scales: one token spans two patches and four seconds one latent frame at 1 fps, so 0.9375 and 4.0 lay
-    the maps over the video, while the defaults are the published 1.875 and 1.0. ``repeat_first_frame`` as in
-    S2M.
+    the maps over the video, while the defaults are the published 1.875 and 1.0. ``repeat_first_frame`` and
+    ``distilled_steps`` as in S2M.
 
     Example:
         >>> m2v = M2VTransformer3DModel(num_attention_heads=2, attention_head_dim=16, num_layers=1)
@@ -166,6 +168,7 @@ class M2VTransformer3DModel(CogVideoXStack):
         condense_dim: int = 256,
         sample_seconds: int = 16,
         repeat_first_frame: bool = False,
+        distilled_steps: int | None = None,
     ) -> None:
         super().__init__()
         self._build_stack(

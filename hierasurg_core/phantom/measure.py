@@ -114,9 +114,9 @@ def vae_round_trip(pipeline: HieraSurgPipeline, video_FHWC: NDArray[np.uint8]) -
 def sampling_of(
     pipeline: HieraSurgPipeline, phase: int, triplet: int, seed: int, steps: int | None
 ) -> Sampling:
-    """How the measurements sample: the pipeline's defaults, one seed a request."""
+    """How the measurements sample: the pipeline's defaults, a student's own steps, one seed a request."""
     return Sampling(
-        steps=steps or int(pipeline.config["default_steps"]),
+        steps=steps,
         guidance=float(pipeline.config["default_guidance"]),
         phase=phase,
         triplet=triplet,

@@ -16,7 +16,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from hierasurg_core.models import (
 )
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
 from hierasurg_core.phantom.draw import PhantomClips, draw_clips
+from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.vae import (
     HELD_OUT_SEED,
@@ -94,7 +95,7 @@ M2V_CONFIG: dict[str, Any] = {
 DEFAULT_STEPS = 10
 """Sampling steps of the bundled pipeline, where more bring nothing that is seen."""
 VAE_STEPS, VAE_CLIPS = 9600, 8
-_ENCODE_CLIPS = 32
+_ENCODE_CLIPS = 128
 _SHUFFLED = 0.2  # of the clips have ids in random order; the others follow the classes, as the gallery does
 _FIRST_FRAMES = 2
 
@@ -110,6 +111,8 @@ class Piece:
         clips: Clips drawn and encoded in each session.
         ema: Decay of the averaged weights that are bundled.
         start: Folder of a model of the same shape to begin with; "" begins with random weights.
+        optimizer: As in `TrainConfig`.
+        emphasis: Of what moves in S2M's loss, see `S2MStage`.
     """
 
     steps: int = 24000
@@ -118,6 +121,8 @@ class Piece:
     clips: int = 16384
     ema: float = 0.999
     start: str = ""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    emphasis: float = 0.0
 
 
 def draw_s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Batch:
@@ -232,13 +237,14 @@ def train_stage(
     else:
         model = S2MTransformer3DModel(**S2M_CONFIG) if name == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
         start_as_identity(model)
+        name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
     rank, world_size = runtime.rank(), runtime.world_size()
     with torch.no_grad():
         if name == "s2m":
             clips = draw_s2m(vae, piece.clips, data_seed, device)
             source = LatentCacheSource(clips, piece.batch, seed=data_seed, rank=rank, world_size=world_size)
-            stage: S2MStage | M2VStage = S2MStage(alpha_bar_T)
+            stage: S2MStage | M2VStage = S2MStage(alpha_bar_T, emphasis=piece.emphasis)
         else:
             clips, photos = draw_m2v(vae, piece.clips, data_seed, device)
             source = LatentCacheSource(
@@ -256,6 +262,7 @@ def train_stage(
         steps=piece.steps,
         batch=piece.batch,
         lr=piece.lr,
+        optimizer=piece.optimizer,
         warmup=300,
         schedule="cosine",
         precision="bf16" if device.type == "cuda" else "fp32",

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hierasurg_core import artifacts, runtime
 from hierasurg_core.errors import UsageError
-from hierasurg_core.labeling.mini_sam import write_mini
+from hierasurg_core.labeling.mini_sam import read_mini, write_mini
 from hierasurg_core.labeling.segmenter import as_network, build_mini_network
 from hierasurg_core.phantom.draw import NATIVE_SIZE_HW, draw_clips
 from hierasurg_core.phantom.printed import PrintedProgress
@@ -31,6 +31,7 @@ from hierasurg_core.phantom.sam_measure import measure, measure_automatic
 from hierasurg_core.phantom.sam_objective import TrainingClips, sam_loss
 from hierasurg_core.phantom.vae import HELD_OUT_SEED, random_labels
 from hierasurg_core.progress import Progress, SilentProgress
+from hierasurg_core.training.muon import MuonAdamW
 
 FOLDER = "sam2-mini"
 FRAMES = 8
@@ -67,6 +68,7 @@ def train_sam(
     progress: Progress,
     sizes_hw: tuple[tuple[int, int], ...] = _SIZES_HW,
     held_out: int = 20,
+    start: Path | None = None,
 ) -> bool:
     """Trains until `steps` are done or the time is up, from where the folder's state says.
 
@@ -80,6 +82,7 @@ def train_sam(
         progress: Is told losses, overlaps, speed, and the measure at the end.
         sizes_hw: Sizes of the clips, in turn.
         held_out: Clips of the measure at the end; 0 leaves it out.
+        start: Folder of a mini SAM 2 to begin with; None begins with random weights.
 
     Returns:
         Whether all steps are done.
@@ -94,15 +97,13 @@ def train_sam(
     began = time.monotonic()
     torch.manual_seed(seed)
     module = build_mini_network().to(device).train()
+    if start is not None:
+        module.load_state_dict(read_mini(start)[1])
     network = as_network(module)
-    decayed = [p for p in module.parameters() if p.dim() > 1]
-    plain = [p for p in module.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
-        lr=PEAK_LR,
-        betas=(0.9, 0.98),
-        fused=device.type == "cuda",
-    )
+    if device.type == "cuda":
+        module.image_encoder.compile(dynamic=False)  # many frames in small layers: half of it is launches
+    linear = [part.weight for part in module.modules() if isinstance(part, torch.nn.Linear)]
+    optimizer = MuonAdamW(module.parameters(), linear, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
     step = _load_state(out, module, optimizer, device)
     if step >= steps and (out / FOLDER).is_dir():
         return True
@@ -266,6 +267,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=7.0, help="stop after so long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--start", type=Path, default=None, help="folder of a mini SAM 2 to begin with")
     parser.add_argument("--measure", action="store_true", help="only measure the model folder OUT")
     options = parser.parse_args()
     device = runtime.resolve_device(options.device)
@@ -293,6 +295,7 @@ def main() -> None:
         device=device,
         max_seconds=deadline - time.monotonic(),
         progress=progress,
+        start=options.start,
     )
     progress.note("done" if done else "not done; run the same command again")
 

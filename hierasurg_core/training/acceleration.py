@@ -6,7 +6,11 @@ much is computed again (`memory`), and the loop (`trainer`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from hierasurg_core.models import CogVideoXStack
 from hierasurg_core.models.attention import fastest_kernel, use_kernel
@@ -14,7 +18,12 @@ from hierasurg_core.models.recompute import Recompute, block_runners
 
 
 def set_up_model(
-    model: CogVideoXStack, *, recompute: Recompute, every: int = 1, compiled: bool = False
+    model: CogVideoXStack,
+    *,
+    recompute: Recompute,
+    every: int = 1,
+    compiled: bool = False,
+    sharded: bool = False,
 ) -> None:
     """Says how a model's blocks run while gradients are wanted, until `restore_model`.
 
@@ -23,9 +32,27 @@ def set_up_model(
         recompute: What blocks compute again; see `models.recompute`.
         every: Only every so many blocks.
         compiled: Whether blocks run through torch.compile; one compilation serves all of them.
+        sharded: Whether blocks are gathered when they are called (see `sharding`). What is compiled or
+            computed again then lies within the call, so that it finds the block whole.
     """
-    blocks = len(model.transformer_blocks)
-    model.block_runners = block_runners(blocks, recompute, every=every, compiled=compiled)
+    blocks = model.transformer_blocks
+    runners = block_runners(len(blocks), recompute, every=every, compiled=compiled)
+    if not sharded:
+        model.block_runners = runners
+        return
+    for block, runner in zip(blocks, runners, strict=True):
+        vars(block)["forward"] = _within(block.forward, runner)
+
+
+def _within(forward: Callable[..., Any], runner: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a block's `forward` that its runner runs while gradients are wanted."""
+
+    def run(hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            return runner(forward, hidden_states, encoder_hidden_states, temb)
+        return forward(hidden_states, encoder_hidden_states, temb)
+
+    return run
 
 
 def use_fastest_kernel(
@@ -51,3 +78,5 @@ def use_fastest_kernel(
 def restore_model(model: CogVideoXStack) -> None:
     """Takes back what `set_up_model` said; the attention kernel stays, as it computes the same."""
     model.block_runners = None
+    for block in model.transformer_blocks:
+        vars(block).pop("forward", None)

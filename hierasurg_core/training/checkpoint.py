@@ -7,14 +7,17 @@
     out/checkpoint-STEP/state.json          step, config, random states and place in the data of every rank
     out/transformer/, out/train.json        a finished run: the model to use, and "finished": true
 
-A checkpoint appears under its name only when it is whole. Everything is safetensors or JSON: loading one
-runs no code out of it.
+A checkpoint appears under its name only when it is whole. It looks the same whether one process wrote it, or
+several that hold copies or pieces of the model, and any of them goes on from it. Everything is safetensors
+or JSON: loading one runs no code out of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,7 @@ from hierasurg_core.models.lora import (
 )
 from hierasurg_core.runtime import generator_state, random_state, restore_generator, restore_random_state
 from hierasurg_core.training.ema import Ema
+from hierasurg_core.training.sharding import filled, gathered, piece_of, put
 from hierasurg_core.training.source import BatchSource
 
 SCHEMA = 1
@@ -61,6 +65,7 @@ class RunState:
         optimizer: As accelerate prepared it.
         generator: Draws noise, times and dropped conditions; in the same state on all ranks.
         lora: What is trained of the model where that is not all of it.
+        shell: The model's structure without memory, where `model` is in pieces.
         step: Optimiser steps done.
         seconds: Time spent on them, over all sessions.
     """
@@ -73,6 +78,7 @@ class RunState:
     batches: BatchSource
     ema: Ema | None
     lora: Lora | None = None
+    shell: CogVideoXStack | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -86,13 +92,15 @@ def save_checkpoint(state: RunState, out: Path, config: dict[str, Any]) -> Path:
     path = out / f"checkpoint-{state.step}"
     own = {"random": random_state(state.accelerator.device), "data": state.batches.state_dict()}
     ranks = gather_object([own])
-    if state.accelerator.is_main_process:
-        with atomic_folder(path) as part:
-            _save_model(state, part / "transformer")
-            if state.ema is not None:
-                with state.ema.applied():
-                    _save_model(state, part / "ema")
-            save_file(_optimizer_tensors(state), part / "optimizer.safetensors")
+    writes = state.accelerator.is_main_process
+    with atomic_folder(path) if writes else contextlib.nullcontext() as part:
+        for name in ("transformer", "ema") if state.ema is not None else ("transformer",):
+            with _whole(state, averaged=name == "ema") as model:
+                if part is not None:
+                    _save_model(model, state.lora, part / name)
+        moments = _optimizer_tensors(state)
+        if part is not None:
+            save_file(moments, part / "optimizer.safetensors")
             scaler = state.accelerator.scaler
             write_json(
                 part / "state.json",
@@ -134,7 +142,7 @@ def load_checkpoint(state: RunState, path: Path) -> None:
         if state.lora is None:
             state.ema.load(_read_tensors(path / "ema" / WEIGHTS))
         else:
-            state.ema.load(read_trained(state.model, path / "ema"))
+            state.ema.load(read_trained(state.shell or state.model, path / "ema"))
     _load_optimizer(state, _read_tensors(path / "optimizer.safetensors"), path)
     if saved["scaler"] is not None and state.accelerator.scaler is not None:
         state.accelerator.scaler.load_state_dict(saved["scaler"])
@@ -251,11 +259,29 @@ def trained_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
 
 
-def _save_model(state: RunState, folder: Path) -> None:
-    if state.lora is None:
-        state.model.save_pretrained(folder, max_shard_size=_ONE_FILE)
+@contextlib.contextmanager
+def _whole(state: RunState, *, averaged: bool) -> Iterator[CogVideoXStack]:
+    """The model to write, with averaged weights if so wanted; whole on rank 0. All ranks enter."""
+    ema = state.ema if averaged else None
+    if state.shell is None:
+        with contextlib.nullcontext() if ema is None else ema.applied():
+            yield state.model
+        return
+    tensors: dict[str, Tensor] = state.model.state_dict()
+    if state.lora is not None:
+        tensors = dict(trained_parameters(state.model)) | dict(state.model.named_buffers())
+    if ema is not None:
+        tensors = tensors | ema.averages()
+    found = gathered(tensors)
+    with filled(state.shell, found, strict=state.lora is None and bool(found)) as model:
+        yield model
+
+
+def _save_model(model: CogVideoXStack, lora: Lora | None, folder: Path) -> None:
+    if lora is None:
+        model.save_pretrained(folder, max_shard_size=_ONE_FILE)
     else:
-        save_lora(state.model, state.lora, folder)
+        save_lora(model, lora, folder)
 
 
 def _load_model(state: RunState, path: Path) -> None:
@@ -267,13 +293,27 @@ def _load_model(state: RunState, path: Path) -> None:
             "resume with the lora_rank it was started with"
         )
     if state.lora is not None:
-        load_into(state.model, folder)
+        if state.shell is None:
+            load_into(state.model, folder)
+        else:
+            _put_all(read_trained(state.shell, folder), state.model)
         return
+    tensors = _read_tensors(folder / WEIGHTS)
     try:
-        state.model.load_state_dict(_read_tensors(folder / WEIGHTS))
+        if state.shell is None:
+            state.model.load_state_dict(tensors)
+        else:
+            with filled(state.shell, tensors):
+                _put_all(tensors, state.model)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise WeightsError(f"{path} holds another model than this run trains: {first[0].strip()}") from error
+
+
+def _put_all(tensors: dict[str, Tensor], model: nn.Module) -> None:
+    present = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, tensor in tensors.items():
+        put(tensor, present[name])
 
 
 def _step(checkpoint: Path) -> int:
@@ -281,23 +321,28 @@ def _step(checkpoint: Path) -> int:
 
 
 def _optimizer_tensors(state: RunState) -> dict[str, Tensor]:
-    """Returns {"exp_avg.NAME": ...}: what the optimiser remembers of each parameter."""
+    """Returns {"exp_avg.NAME": ...}: what the optimiser remembers of each parameter; whole on rank 0."""
     memory = state.optimizer.state
-    return {
+    tensors = {
         f"{key}.{name}": value.contiguous() if isinstance(value, Tensor) else torch.tensor(value)
         for name, parameter in trained_parameters(state.model)
         for key, value in memory.get(parameter, {}).items()
     }
+    return tensors if state.shell is None else gathered(tensors)
 
 
 def _load_optimizer(state: RunState, tensors: dict[str, Tensor], path: Path) -> None:
-    places = {name: place for place, (name, _) in enumerate(trained_parameters(state.model))}
+    trained = trained_parameters(state.model)
+    places = {name: place for place, (name, _) in enumerate(trained)}
     memory: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")
         if name not in places:
             raise WeightsError(f"{path} holds the optimiser of another model: this one has no {name}")
-        memory.setdefault(places[name], {})[key] = tensor
+        place = places[name]
+        memory.setdefault(place, {})[key] = (
+            tensor if tensor.ndim == 0 else piece_of(tensor, trained[place][1])
+        )
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": memory, "param_groups": groups})
 

@@ -1,7 +1,7 @@
 """The exponential moving average of a model's trained parameters, in float32.
 
 What is frozen has no average but itself. Buffers (batch norms' running statistics) are averages already; the
-averaged model uses the live ones.
+averaged model uses the live ones. Of a model in pieces (`sharding`) each rank averages its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hierasurg_core.errors import WeightsError
+from hierasurg_core.training.sharding import in_pieces, local, put
 
 
 class Ema:
@@ -36,14 +37,24 @@ class Ema:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves each shadow to decay * shadow + (1 - decay) * parameter, after step 1, 2, ..."""
-        live = [parameter.data.float() for parameter in self._live]
+        live = [local(parameter.data).float() for parameter in self._live]
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            self._shadow, live, 1 - self.decay_at(step)
+            [local(shadow) for shadow in self._shadow], live, 1 - self.decay_at(step)
         )
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Lets the model have the averaged parameters within the block; no number is copied."""
+        """Lets the model have the averaged parameters within the block.
+
+        No number is copied but where the model is in pieces: FSDP2 knows each piece by its memory.
+        """
+        if any(in_pieces(parameter) for parameter in self._live):
+            self._exchange()
+            try:
+                yield
+            finally:
+                self._exchange()
+            return
         live = [parameter.data for parameter in self._live]
         try:
             for parameter, shadow in zip(self._live, self._shadow, strict=True):
@@ -52,6 +63,10 @@ class Ema:
         finally:
             for parameter, tensor in zip(self._live, live, strict=True):
                 parameter.data = tensor
+
+    def averages(self) -> dict[str, Tensor]:
+        """Returns the averaged parameters by name, in pieces where the model is."""
+        return dict(zip(self._names, self._shadow, strict=True))
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -66,4 +81,13 @@ class Ema:
                     f"the averaged weights of the checkpoint do not fit the model at {name}; "
                     "it belongs to another model"
                 )
-            shadow.copy_(tensors[name])
+            put(tensors[name], shadow)
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Swaps the numbers of parameters and averages, one tensor at a time."""
+        for parameter, shadow in zip(self._live, self._shadow, strict=True):
+            live, average = local(parameter.data), local(shadow)
+            kept = live.clone()
+            live.copy_(average)
+            average.copy_(kept)

@@ -1,4 +1,4 @@
-"""The optimiser of a run: AdamW with moments on the GPU, in 8 bits, or in the machine's memory.
+"""The optimiser of a run: AdamW with moments on the GPU, in 8 bits, or in the machine's memory; or Muon.
 
 Owns which of them a config asks for and what must be installed for it. All are stepped alike, and all keep
 per parameter what `checkpoint` saves. It refuses to put one in another's place.
@@ -15,7 +15,10 @@ from torch import nn
 
 from hierasurg_core.config import TrainConfig
 from hierasurg_core.errors import UsageError
+from hierasurg_core.training.muon import MuonAdamW
 from hierasurg_core.training.offload import OffloadedAdamW
+
+_BLOCKS = "transformer_blocks."
 
 
 def expect_optimizer(config: TrainConfig, device: torch.device) -> None:
@@ -34,13 +37,22 @@ def expect_optimizer(config: TrainConfig, device: torch.device) -> None:
         )
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """Returns the config's optimiser over these parameters."""
+def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> torch.optim.Optimizer:
+    """Returns the config's optimiser over these parameters, given with their names in the model.
+
+    Muon takes the blocks' matrices: their linear layers, adaptive norms included. Embeddings, tables, biases
+    and the ends of the model stay with AdamW, as Muon's authors advise.
+    """
+    named = list(named)
+    parameters = [parameter for _, parameter in named]
     settings: dict[str, Any] = {
         "lr": config.lr,
         "betas": (config.beta1, config.beta2),
         "weight_decay": config.weight_decay,
     }
+    if config.optimizer == "muon":
+        matrices = [tensor for name, tensor in named if name.startswith(_BLOCKS) and tensor.ndim == 2]
+        return MuonAdamW(parameters, matrices, **settings)
     if config.offload:
         return OffloadedAdamW(parameters, **settings)
     if config.optimizer == "adamw8bit":

@@ -107,10 +107,13 @@ class S2MStage:
     Attributes:
         alpha_bar_T: The scheduler's `alphas_cumprod`; best on the training device.
         vectors: Take the place of phase and triplet ids; None: the model takes ids.
+        emphasis: How much more a place counts where the maps leave the first one (see `moving_weight`); 0 is
+            the published loss.
     """
 
     alpha_bar_T: Tensor
     vectors: TextVectors | None = None
+    emphasis: float = 0.0
     name: str = "s2m"
     inputs: int = 3
 
@@ -119,7 +122,11 @@ class S2MStage:
     ) -> tuple[Tensor, Tensor]:
         """Predicts the maps' velocity; see `Stage`."""
         noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
-        return self.velocity(model, noisy, time_B, batch), target
+        velocity = self.velocity(model, noisy, time_B, batch)
+        if self.emphasis == 0:
+            return velocity, target
+        root = moving_weight(batch.latents_BFCHW, self.emphasis).sqrt()
+        return root * velocity.float(), root * target
 
     def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
         """Asks the model; see `SampledStage`."""
@@ -218,6 +225,19 @@ def add_noise(clean_BFCHW: Tensor, alpha_bar_T: Tensor, draws: Draws) -> tuple[T
     noise = draws.normal(tuple(clean.shape))
     signal, blur = _amounts(alpha_bar_T, time_B)
     return signal * clean + blur * noise, signal * noise - blur * clean, time_B
+
+
+def moving_weight(maps_BFCHW: Tensor, emphasis: float) -> Tensor:
+    """Returns the weight of each place in a loss that minds what moves, (B, 1, 1, H, W), of mean 1.
+
+    An instrument covers a twentieth of a map, so the rest drowns it. A place counts up to 1 + `emphasis`
+    times by how far its latents stray from the first map's, d, averaged over the clip: 1 + emphasis d /
+    (d + 1/2). All frames of a place weigh the same, so the weight does not tell where the instrument is when.
+    """
+    clean = maps_BFCHW.float()
+    strayed = (clean - clean[:, :1]).square().mean((1, 2), keepdim=True)
+    weight = 1 + emphasis * strayed / (strayed + 0.5)
+    return weight / weight.mean()
 
 
 def pad_frames(first_B1CHW: Tensor, frames: int) -> Tensor:

@@ -16,28 +16,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import AutocastKwargs, gather_object
-from torch import nn
+from accelerate.utils import gather_object
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder
 from hierasurg_core.config import TrainConfig, to_dict
-from hierasurg_core.errors import DataError, ResourceError, UsageError, WeightsError
+from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.models import CogVideoXStack
-from hierasurg_core.models.lora import Lora, attach
+from hierasurg_core.models.lora import Lora
 from hierasurg_core.progress import Progress
-from hierasurg_core.runtime import (
-    expect_fixed_shapes,
-    is_distributed,
-    make_generator,
-    memory_in_use,
-    resolve_device,
-    seed_everything,
-    select_device,
-)
-from hierasurg_core.training.acceleration import restore_model, set_up_model, use_fastest_kernel
+from hierasurg_core.runtime import memory_in_use, resolve_device
+from hierasurg_core.training.acceleration import use_fastest_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.checkpoint import (
     RunState,
@@ -50,12 +40,13 @@ from hierasurg_core.training.checkpoint import (
     write_finished,
 )
 from hierasurg_core.training.draws import Draws
-from hierasurg_core.training.ema import Ema
 from hierasurg_core.training.interrupt import StopRequest
 from hierasurg_core.training.memory import Workload, what_to_lower
 from hierasurg_core.training.metrics import MetricsFile, Window
-from hierasurg_core.training.optimizers import build_optimizer, expect_optimizer
+from hierasurg_core.training.optimizers import expect_optimizer
 from hierasurg_core.training.reporting import Reporter
+from hierasurg_core.training.setup import accelerated, expect_fit, set_up
+from hierasurg_core.training.sharding import clip_gradients, let_go
 from hierasurg_core.training.source import BatchSource
 from hierasurg_core.training.stages import Stage
 
@@ -122,6 +113,8 @@ def train(
 ) -> TrainResult:
     """Trains `model` in place until `config.steps`, and leaves checkpoints and a finished model in `out`.
 
+    With `config.sharding` "full" and several processes the model ends in pieces: take the one in `out`.
+
     Called again with the same arguments it goes on from the last checkpoint, to the bit as if it had never
     stopped (on a CPU; GPUs add up in an order of their own). SIGTERM or Ctrl-C ends the step, writes a
     checkpoint and stops. With several processes, all call this; they stop together at log lines.
@@ -150,15 +143,17 @@ def train(
     began = time.monotonic()
     extras = extras or Extras()
     device = resolve_device(config.device)
-    _check(model, stage, config, device)
+    expect_fit(model, stage, config, device)
     expect_optimizer(config, device)
     resumed = choose_checkpoint(out, config.resume)
     ensure_writable_folder(out)
     check_free_space(
         out, bytes_needed(model, ema=config.ema is not None, keep=config.keep), "the checkpoints"
     )
-    with _accelerated(model, config, device) as accelerator, _memory_errors(config, extras):
-        state, wrapped = _set_up(model, stage, batches, config, accelerator, extras.lora)
+    with accelerated(model, config, device) as accelerator, _memory_errors(config, extras):
+        state, wrapped = set_up(model, stage, batches, config, accelerator, extras.lora)
+        if config.sharding == "full" and state.shell is None:
+            progress.note("sharding needs several processes; this one holds the whole model")
         if extras.load is not None and config.precision == "bf16":
             use_fastest_kernel(model, extras.load.tokens, torch.bfloat16, accelerator.device)
         if resumed is not None:
@@ -213,8 +208,7 @@ class _Session:
                         accelerator.backward(losses_B.mean() / config.accumulate)
                     losses.append(losses_B.detach())
                     ids.extend(batch.ids)
-                norm = accelerator.clip_grad_norm_(parameters, config.grad_clip)
-                assert norm is not None, "accelerate knows the norm of everything but DeepSpeed's gradients"
+                norm = self._clip(parameters)
                 state.optimizer.step()
                 state.optimizer.zero_grad()
                 state.step += 1
@@ -246,8 +240,19 @@ class _Session:
         return batch
 
     def _gradients_shared(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Only the last backward pass of a step sends gradients to the other ranks."""
-        return contextlib.nullcontext() if last else self.state.accelerator.no_sync(self.wrapped)
+        """Only the last backward pass of a step sends gradients to other ranks, unless ranks hold pieces."""
+        whole = self.state.shell is None
+        return (
+            self.state.accelerator.no_sync(self.wrapped) if whole and not last else contextlib.nullcontext()
+        )
+
+    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
+        """Limits the gradient's norm over all ranks, and returns what it was."""
+        if self.state.shell is not None:
+            return clip_gradients(parameters, self.config.grad_clip)
+        norm = self.state.accelerator.clip_grad_norm_(parameters, self.config.grad_clip)
+        assert norm is not None, "accelerate knows the norm of everything but DeepSpeed's gradients"
+        return norm
 
     def _stopping(self, look: bool) -> bool:
         """Whether to stop after this step; several ranks ask each other, at log lines alone."""
@@ -277,7 +282,9 @@ class _Session:
             return
         step_s = own.seconds / own.steps
         data_wait_s = max(report.data_wait for report in reports) / own.steps
-        communication_s = exposed_communication(self.wrapped) * self.config.accumulate
+        communication_s = None
+        if state.shell is None:
+            communication_s = exposed_communication(self.wrapped) * self.config.accumulate
         line = {
             "step": state.step,
             "loss": self.loss,
@@ -287,7 +294,7 @@ class _Session:
             "step_s": step_s,
             "data_wait_s": data_wait_s,
             "communication_s": communication_s,
-            "compute_s": max(step_s - data_wait_s - communication_s, 0.0),
+            "compute_s": max(step_s - data_wait_s - (communication_s or 0.0), 0.0),
             "seconds": state.seconds,
             **self._work(clips / own.seconds),
             **memory_in_use(state.accelerator.device),
@@ -314,6 +321,7 @@ class _Session:
         average = contextlib.nullcontext() if self.state.ema is None else self.state.ema.applied()
         with average:
             self.extras.previews(self.state.model, self.state.step, self.state.accelerator.is_main_process)
+        let_go(self.state.model)
         self.state.accelerator.wait_for_everyone()
         window.restart_clock()
 
@@ -368,17 +376,6 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _check(model: CogVideoXStack, stage: Stage, config: TrainConfig, device: torch.device) -> None:
-    if config.precision == "fp16" and device.type == "cpu":
-        raise UsageError("precision fp16 trains on a GPU only; use bf16 or fp32 on a CPU")
-    inputs, outputs = model.config["in_channels"], model.config["out_channels"]
-    if inputs != stage.inputs * outputs:
-        raise WeightsError(
-            f"the model takes {inputs} channels, but {stage.name} has {stage.inputs} x {outputs}; "
-            "it is a model of the other stage"
-        )
-
-
 @contextlib.contextmanager
 def _memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
     """Says which options to lower where GPU memory runs out."""
@@ -388,62 +385,3 @@ def _memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
         first = str(error).split(". ")[0]
         advice = what_to_lower(config, lora=extras.lora is not None)
         raise ResourceError(f"the GPU's memory is too small for this run ({first}); {advice}") from error
-
-
-@contextlib.contextmanager
-def _accelerated(model: CogVideoXStack, config: TrainConfig, device: torch.device) -> Iterator[Accelerator]:
-    """Sets accelerate up for one run; its process-wide state and its marks on the model end with it."""
-    select_device(device)
-    expect_fixed_shapes(device)
-    AcceleratorState._reset_state(reset_partial_state=not is_distributed())
-    precision = "no" if config.precision == "fp32" else config.precision
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        cpu=device.type == "cpu",
-        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],  # each weight is used once a pass
-    )
-    try:
-        yield accelerator
-    finally:
-        for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
-            vars(model).pop(mark, None)
-        restore_model(model)
-        accelerator.free_memory()
-
-
-def _set_up(
-    model: CogVideoXStack,
-    stage: Stage,
-    batches: BatchSource,
-    config: TrainConfig,
-    accelerator: Accelerator,
-    lora: Lora | None,
-) -> tuple[RunState, nn.Module]:
-    device = accelerator.device
-    seed_everything(config.seed + accelerator.process_index)
-    model.float()
-    if lora is not None:
-        attach(model, lora)
-        if config.precision == "bf16":
-            _freeze_in_half(model)
-    model.to(device).train()
-    if accelerator.num_processes > 1 and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    again = "attention" if config.keep_attention else "full"
-    set_up_model(
-        model,
-        recompute=again if config.gradient_checkpointing else "none",
-        compiled=config.compile,
-    )
-    optimizer = build_optimizer([parameter for _, parameter in trained_parameters(model)], config)
-    wrapped, prepared = accelerator.prepare(model, optimizer)
-    generator = make_generator(config.seed, device)
-    ema = None if config.ema is None else Ema(model, config.ema)
-    return RunState(stage.name, model, prepared, accelerator, generator, batches, ema, lora), wrapped
-
-
-def _freeze_in_half(model: nn.Module) -> None:
-    """Keeps what is not trained in bf16, in which it is multiplied anyway."""
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
