@@ -37,13 +37,11 @@ from hierasurg_core.labeling.frames import SecondFrames
 from hierasurg_core.labeling.overlay import write_overlay
 from hierasurg_core.labeling.segmenter import Segmenter, load_segmenter
 from hierasurg_core.labeling.store import MANIFEST, VideoStore, identity_of, read_label_manifest
-from hierasurg_core.labeling.windows import LENGTH, STRIDE, Segmenting, VideoLabeller
+from hierasurg_core.labeling.windows import LENGTH, STRIDE, FollowedWindow, Segmenting, VideoLabeller
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import claim, rank, resolve_dtype, tell_done, wait_for_all, wait_for_units
 
-MINI, DEFAULT = "mini", "large"
-OWN_FEATURES = "sam"
-_MASKS = "_masks"
+MINI, DEFAULT, OWN_FEATURES, _MASKS = "mini", "large", "sam", "_masks"
 
 
 @dataclass(frozen=True)
@@ -300,7 +298,7 @@ def _label_windows(
     progress: Progress,
     began: float,
 ) -> dict[str, Any]:
-    """Goes through the windows that are not done; one is written while the next one is computed."""
+    """Goes through the windows that are not done; one is painted and written while the next is seen."""
     state = store.begin()
     labeller = VideoLabeller(
         job.frames,
@@ -314,15 +312,19 @@ def _label_windows(
     labeller.skip(state.windows)
     job.frames.bad.update(state.bad)
     spent_before = state.seconds
+
+    def commit(window: int, followed: FollowedWindow) -> None:
+        store.commit(window, followed.maps(), labeller.same_below(followed.channels), state)
+
     with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
         for window in range(state.windows, labeller.plan.count):
-            maps = labeller.label(window)
+            followed = labeller.follow(window)
             if writing is not None:
                 writing.result()
             state.bad = dict(job.frames.bad)
             state.seconds = spent_before + time.monotonic() - began
-            writing = pool.submit(store.commit, window, maps, labeller.same_below(maps.channels), state)
+            writing = pool.submit(commit, window, followed)
         if writing is not None:
             writing.result()
     seconds = spent_before + time.monotonic() - began

@@ -129,10 +129,42 @@ class WindowMaps:
 
 
 @dataclass(frozen=True, eq=False)
+class FollowedWindow:
+    """A window whose objects were followed; the GPU's part of the work is over.
+
+    Attributes:
+        span: Its frames in the video.
+        channels: Of descriptors, also where there is no entity.
+    """
+
+    span: range
+    channels: int
+    _frames_FHWC: NDArray[np.uint8]
+    _pieces: list[list[Piece | None]]
+    _entity_N: list[int]
+    _looks: list[NDArray[np.float32]]
+    _rules: Rules
+
+    def maps(self) -> WindowMaps:
+        """Merges and paints what was found; needs no GPU, so the next window may be seen meanwhile."""
+        staying, merged_N = merge_objects(self._pieces, self._entity_N, self._rules)
+        with ThreadPoolExecutor(_REFINERS) as pool:
+            map_FHW = np.stack(
+                list(
+                    pool.map(
+                        lambda pair: paint(pair[0], merged_N, pair[1], self._rules),
+                        zip(staying, self._frames_FHWC, strict=True),
+                    )
+                )
+            )
+        return _numbered(self.span, map_FHW, self._looks, self.channels)
+
+
+@dataclass(frozen=True, eq=False)
 class _Block:
     frames_FHWC: NDArray[np.uint8]
     features: FrameFeatures
-    sightings: tuple[Sighting, ...]
+    sightings: tuple[Future[Sighting], ...]
 
 
 class VideoLabeller:
@@ -172,6 +204,7 @@ class VideoLabeller:
         self._grid, self._batch, self._halved = batch, batch, False
         self._rules = Rules.for_size(frames.size_hw)
         self._progress = progress
+        self._helpers = ThreadPoolExecutor(_REFINERS)  # describe frames while the next ones are seen
         self._blocks: dict[int, _Block] = {}
         self._seen_until = 0
 
@@ -184,9 +217,13 @@ class VideoLabeller:
         """Mean squared error below which two masks are of one entity."""
         return self._backbone.same_below(channels) if self._same_below is None else self._same_below
 
-    @torch.inference_mode()
     def label(self, window: int) -> WindowMaps:
-        """Sees the frames of a window, follows what is in them, and makes maps.
+        """Sees the frames of a window, follows what is in them, and makes maps; raises what `follow` does."""
+        return self.follow(window).maps()
+
+    @torch.inference_mode()
+    def follow(self, window: int) -> FollowedWindow:
+        """Sees the frames of a window and follows what is in them.
 
         Raises:
             DataError: A frame is bad.
@@ -195,7 +232,7 @@ class VideoLabeller:
         span = self.plan.span(window)
         blocks = self._blocks_of(span)
         frames_FHWC = np.concatenate([self._part(block.frames_FHWC, start, span) for start, block in blocks])
-        sightings = [s for start, block in blocks for s in self._part(block.sightings, start, span)]
+        sightings = [s.result() for start, block in blocks for s in self._part(block.sightings, start, span)]
         channels = sightings[0].described_NC.shape[1]
         entities = find_entities(
             sightings, self.same_below(channels), self._max_objects, min(_LEAST_SEEN, len(span))
@@ -209,17 +246,8 @@ class VideoLabeller:
         ]
         features = self._joined(blocks, span)
         pieces = self._follow(features, prompts, len(span))
-        staying, merged_N = merge_objects(pieces, entity_N, self._rules)
-        with ThreadPoolExecutor(_REFINERS) as pool:
-            map_FHW = np.stack(
-                list(
-                    pool.map(
-                        lambda pair: paint(pair[0], merged_N, pair[1], self._rules),
-                        zip(staying, frames_FHWC, strict=True),
-                    )
-                )
-            )
-        return _numbered(span, map_FHW, [entity.look_C for entity in entities], channels)
+        looks = [entity.look_C for entity in entities]
+        return FollowedWindow(span, channels, frames_FHWC, pieces, entity_N, looks, self._rules)
 
     def _prompt(self, number: int, frame: int, piece: Piece) -> MaskPrompt:
         return MaskPrompt(frame, number, torch.from_numpy(piece.whole(self._frames.size_hw)))
@@ -276,7 +304,7 @@ class VideoLabeller:
         masks = self._segmenter.automatic(features, pixels)
         patches_FChw = self._backbone.patches(pixels, features)
         sightings = [
-            self._sighting(frame_HWC, seen.mask_NHW, patches_Chw)
+            self._helpers.submit(self._sighting, frame_HWC, seen.mask_NHW, patches_Chw)
             for frame_HWC, seen, patches_Chw in zip(frames_FHWC, masks, patches_FChw, strict=True)
         ]
         return _Block(frames_FHWC, features, tuple(sightings))

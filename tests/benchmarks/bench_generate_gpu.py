@@ -177,8 +177,7 @@ def chain(steps: int, solver: str, frames: int, quantize: Any) -> dict[str, Any]
     for run in ("first", "warm", "warm_again"):
         found[run] = _one_clip(pipe, steps, solver, frames // seconds, seconds)
     found["steps"], found["peak_gib"] = steps, gib()
-    with _no_waiting():
-        found["waits_in_loop"] = _waits(pipe)
+    found["waits_in_loop"] = _waits(pipe)
     return found
 
 
@@ -217,9 +216,10 @@ def _waits(pipe: HieraSurgPipeline) -> str:
     given = inputs("m2v17")
     condition = given["latents_BFCHW"][:, :, 16:].float()
     sampling = [Sampling(2, 1.0, 1, 17, make_generator(0))]
+    tokens = {"map_tokens_BND": given["map_tokens_BND"]}
     try:
-        tokens = {"map_tokens_BND": given["map_tokens_BND"]}
-        pipe._denoise("m2v", pipe.m2v, condition, tokens, tokens, sampling)
+        with _no_waiting():
+            pipe._denoise("m2v", pipe.m2v, condition, tokens, tokens, sampling)
     except RuntimeError as error:
         return str(error)[:300]
     return "none"
