@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hierasurg_core.datasets.annotations import canonical_name
 from hierasurg_core.datasets.frames import MANIFEST, numbered_images
+from hierasurg_core.datasets.splits import read_list
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.progress import Progress
 
@@ -66,27 +67,8 @@ def find_sources(path: Path, out: Path, only: Path | None, progress: Progress) -
     return sorted(sources.values(), key=lambda source: source.name)
 
 
-def read_list(path: Path) -> list[str]:
-    """Reads the canonical names in a list of operations, one a line; '#' begins a comment.
-
-    Raises:
-        UsageError: The list is unreadable or empty.
-        DataError: A line names no operation.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UsageError(f"cannot read the list {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the list {path} is no text") from error
-    names = [_name(text) for line in lines if (text := line.partition("#")[0].strip())]
-    if not names:
-        raise UsageError(f"the list {path} names no operation")
-    return list(dict.fromkeys(names))
-
-
 def _listed(sources: dict[str, Source], path: Path, only: Path, progress: Progress) -> dict[str, Source]:
-    names = read_list(only)
+    names = read_list(only, any_name=True)
     missing = [name for name in names if name not in sources]
     if len(missing) == len(names):
         raise DataError(f"{path} holds none of the {len(names)} operations in {only}")

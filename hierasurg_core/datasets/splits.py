@@ -40,8 +40,12 @@ def published_lists() -> dict[str, tuple[str, ...]]:
     return {split: read_list(_LISTS / f"{split}_videos.txt") for split in (TRAIN, VAL)}
 
 
-def read_list(path: Path) -> tuple[str, ...]:
+def read_list(path: Path, *, any_name: bool = False) -> tuple[str, ...]:
     """Returns the video names of a list file, in its order.
+
+    Args:
+        path: The file.
+        any_name: Take names that are no operation's as they stand, as videos of other sources have them.
 
     Raises:
         DataError: The file is missing or no text, has a line that is no video's name, a name twice, or none.
@@ -60,7 +64,9 @@ def read_list(path: Path) -> tuple[str, ...]:
         try:
             name = canonical_name(text)
         except DataError as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
+            if not any_name:
+                raise DataError(f"{path}, line {number}: {error}") from error
+            name = text
         if name in names:
             raise DataError(f"{path}, line {number}: {name} is listed twice")
         names.append(name)

@@ -16,7 +16,7 @@ import numpy as np
 
 from hierasurg_core.config import LabelConfig
 from hierasurg_core.datasets.mapfiles import CLIP_SECONDS, VideoMaps
-from hierasurg_core.datasets.sources import read_list
+from hierasurg_core.datasets.splits import read_list
 from hierasurg_core.errors import DataError
 from hierasurg_core.evaluation.agreement import compare_maps
 from hierasurg_core.labeling.truth import TruthMaps, find_truth
@@ -115,7 +115,11 @@ def check_labels(config: LabelConfig, progress: Progress) -> LabelCheck:
     }
     if not found:
         raise DataError(f"{maps_folder} holds no maps (video01_masks): make them with 'hierasurg label'")
-    names = list(found) if config.only is None else [name for name in read_list(config.only) if name in found]
+    names = (
+        list(found)
+        if config.only is None
+        else [name for name in read_list(config.only, any_name=True) if name in found]
+    )
     progress.start("compare", len(names), "videos")
     videos: list[CheckedVideo] = []
     for name in names:

@@ -23,7 +23,7 @@ from hierasurg_core.datasets.annotations import canonical_name
 from hierasurg_core.datasets.frames import FrameFolder, read_manifest
 from hierasurg_core.datasets.manifest import NOTICE
 from hierasurg_core.datasets.plan import find_videos
-from hierasurg_core.datasets.sources import read_list
+from hierasurg_core.datasets.splits import read_list
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.features import (
     MINI_COSINE,
@@ -163,7 +163,7 @@ def find_frame_folders(videos: Path, only: Path | None) -> dict[str, Path]:
     found = {_name_of(videos.resolve()): videos} if own else find_videos(videos)
     if only is None:
         return found
-    names = read_list(only)
+    names = read_list(only, any_name=True)
     missing = [name for name in names if name not in found]
     if missing:
         raise DataError(f"{videos} lacks {len(missing)} of the videos in {only}: {', '.join(missing[:5])}")
