@@ -18,7 +18,9 @@ the only one that a few-step student is made for (`training.distill`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
@@ -79,15 +81,14 @@ def solver_steps(scheduler: CogVideoXDPMScheduler, steps: int, solver: Solver) -
         raise ValueError(f"unknown solver {solver!r}: use {' or '.join(SOLVERS)}")
     scheduler.set_timesteps(steps)
     times: list[int] = scheduler.timesteps.tolist()
-    stochastic = solver == "sde-dpm++"
+    if solver != "sde-dpm++":
+        return steps_along(scheduler, [*times, -1], solver)
     found = []
     for index, time in enumerate(times):
-        following = time - longest // steps if stochastic else [*times, -1][index + 1]
-        before = None
-        if index and following >= 0 and solver != "ddim":
-            before = _level(scheduler, times[index - 1])
+        following = time - longest // steps
+        before = _level(scheduler, times[index - 1]) if index and following >= 0 else None
         levels = _level(scheduler, time), _level(scheduler, following)
-        found.append(_step(time, *levels, before, stochastic, scheduler.config["prediction_type"]))
+        found.append(_step(time, *levels, before, True, scheduler.config["prediction_type"]))
     return tuple(found)
 
 
@@ -96,16 +97,24 @@ def solver_of(distilled_steps: int | None) -> Solver:
     return "sde-dpm++" if distilled_steps is None else "ddim"
 
 
-def ddim_step(scheduler: CogVideoXDPMScheduler, time: int, following: int) -> SolverStep:
-    """Returns the DDIM step between any two times; a negative one stands for clean latents.
+def steps_along(
+    scheduler: CogVideoXDPMScheduler, times: Sequence[int], solver: Literal["dpm++", "ddim"]
+) -> tuple[SolverStep, ...]:
+    """Returns the steps without fresh noise from each of some times to the next.
 
     Args:
         scheduler: Its noise levels.
-        time: Training time step that the model is asked at.
-        following: An earlier one, where the step ends.
+        times: Falling training time steps; a negative last one stands for clean latents.
+        solver: Of second order from the second step on, or of first.
     """
-    predicts = scheduler.config["prediction_type"]
-    return _step(time, _level(scheduler, time), _level(scheduler, following), None, False, predicts)
+    found = []
+    for index, (time, following) in enumerate(pairwise(times)):
+        before = None
+        if index and following >= 0 and solver == "dpm++":
+            before = _level(scheduler, times[index - 1])
+        levels = _level(scheduler, time), _level(scheduler, following)
+        found.append(_step(time, *levels, before, False, scheduler.config["prediction_type"]))
+    return tuple(found)
 
 
 def advance(

@@ -2,7 +2,9 @@
 
 One command trains the VAE, then S2M and M2V, on clips that it draws itself, and bundles the result as a
 pipeline folder. It goes on from what OUT holds, so it may be stopped at any time, or run in pieces with
-``--minutes``. The figures of the bundled models are measured by `hierasurg_core.phantom.measure`.
+``--minutes``. ``--piece s2m-student`` and ``m2v-student`` make few-step students of finished stages, and
+``--piece bundle --students s2m m2v`` a pipeline of them. The figures of the bundled models are measured by
+`hierasurg_core.phantom.measure`.
 
 Every session of a piece draws its own clips (seeded by how far the run has come) and encodes them once;
 training then reads latents from memory. Refuses to train on anything but the phantom: data on disk has
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,7 @@ from hierasurg_core.models import (
     start_as_identity,
 )
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
+from hierasurg_core.models.export import steps_of_both
 from hierasurg_core.phantom.draw import PhantomClips, draw_clips
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
@@ -52,6 +55,7 @@ from hierasurg_core.phantom.vae import (
 from hierasurg_core.progress import Progress
 from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, train
 from hierasurg_core.training.checkpoint import checkpoints, read_state
+from hierasurg_core.training.distill import SUFFIX, DistilledStage, as_student, load_teacher, make_grid
 
 SCHEDULER_CONFIG = {
     "beta_start": 0.00085,
@@ -110,9 +114,12 @@ class Piece:
         lr: Peak learning rate.
         clips: Clips drawn and encoded in each session.
         ema: Decay of the averaged weights that are bundled.
-        start: Folder of a model of the same shape to begin with; "" begins with random weights.
+        start: Folder of a model of the same shape to begin with; "" begins with random weights. A student
+            begins with its teacher, "" is OUT/STAGE/transformer.
         optimizer: As in `TrainConfig`.
         emphasis: Of what moves in S2M's loss, see `S2MStage`.
+        grid: Sampling steps of a student.
+        substeps: Of its teacher in each of them.
     """
 
     steps: int = 24000
@@ -123,6 +130,12 @@ class Piece:
     start: str = ""
     optimizer: Literal["adamw", "muon"] = "adamw"
     emphasis: float = 0.0
+    grid: int = 4
+    substeps: int = 8
+
+
+STUDENT = Piece(steps=4000, lr=3e-4)
+"""A student begins where its teacher ended, so it is soon done."""
 
 
 def draw_s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Batch:
@@ -208,10 +221,10 @@ def train_stage(
     max_seconds: float,
     progress: Progress,
 ) -> bool:
-    """Trains S2M or M2V for one session; returns whether its schedule is done.
+    """Trains S2M or M2V, or a student of one, for one session; returns whether its schedule is done.
 
     Args:
-        name: "s2m" or "m2v".
+        name: "s2m", "m2v", "s2m-student" or "m2v-student".
         out: The recipe's folder; the VAE in it must be done.
         piece: The schedule.
         seed: Of everything.
@@ -232,16 +245,18 @@ def train_stage(
     scheduler = CogVideoXDPMScheduler(**SCHEDULER_CONFIG)
     alpha_bar_T = scheduler.alphas_cumprod.to(device)
     torch.manual_seed(seed)
-    if piece.start:
-        model = load_transformer(piece.start, torch.float32)
+    part, is_student = name.removesuffix(SUFFIX), name.endswith(SUFFIX)
+    start = piece.start or (str(out / part / "transformer") if is_student else "")
+    if start:
+        model = load_transformer(start, torch.float32)
     else:
-        model = S2MTransformer3DModel(**S2M_CONFIG) if name == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
+        model = S2MTransformer3DModel(**S2M_CONFIG) if part == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
         start_as_identity(model)
         name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
     rank, world_size = runtime.rank(), runtime.world_size()
     with torch.no_grad():
-        if name == "s2m":
+        if part == "s2m":
             clips = draw_s2m(vae, piece.clips, data_seed, device)
             source = LatentCacheSource(clips, piece.batch, seed=data_seed, rank=rank, world_size=world_size)
             stage: S2MStage | M2VStage = S2MStage(alpha_bar_T, emphasis=piece.emphasis)
@@ -256,6 +271,13 @@ def train_stage(
                 world_size=world_size,
             )
             stage = M2VStage(alpha_bar_T, hierarchical=True)
+    distilled: DistilledStage | None = None
+    if is_student:
+        as_student(model, piece.grid)
+        teacher = load_teacher(Path(start), vae.dtype, device, compiled=device.type == "cuda")
+        distilled = DistilledStage(
+            stage, teacher, make_grid(scheduler, piece.grid, piece.substeps).to(device)
+        )
     drawn = time.monotonic() - began
     progress.note(f"{name}: {piece.clips} clips drawn and encoded in {drawn:.0f} s")
     config = TrainConfig(
@@ -267,7 +289,7 @@ def train_stage(
         schedule="cosine",
         precision="bf16" if device.type == "cuda" else "fp32",
         ema=piece.ema,
-        condition_dropout=0.1,
+        condition_dropout=0.0 if is_student else 0.1,
         gradient_checkpointing=False,
         compile=device.type == "cuda",
         checkpoint_every=piece.steps,
@@ -277,32 +299,39 @@ def train_stage(
         device=str(device),
         max_seconds=max(1.0, max_seconds - drawn),
     )
-    return train(model, stage, source, config, run, progress).finished
+    return train(model, distilled or stage, source, config, run, progress).finished
 
 
-def bundle(out: Path, target: Path) -> None:
+def bundle(out: Path, target: Path, students: Collection[str] = ()) -> None:
     """Writes the finished parts as a pipeline folder with fp16 weights.
 
     Args:
         out: The recipe's folder.
         target: The pipeline folder, replaced whole.
+        students: Stages whose student is taken in their place.
     """
+    distilled: list[int | None] = []
     with artifacts.atomic_folder(target) as folder:
         for name in ("s2m", "m2v"):
-            load_transformer(out / name / "transformer", torch.float16).save_pretrained(folder / name)
+            run = out / (name + SUFFIX if name in students else name)
+            model = load_transformer(run / "transformer", torch.float16)
+            model.save_pretrained(folder / name)
+            distilled.append(model.config["distilled_steps"])
         load_vae(out / "vae", torch.float16, "cpu").save_pretrained(folder / "vae")
         CogVideoXDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(folder / "scheduler")
-        artifacts.write_json(folder / "model_index.json", model_index())
+        artifacts.write_json(
+            folder / "model_index.json", model_index(steps_of_both(distilled, DEFAULT_STEPS))
+        )
         for path in folder.rglob("*"):
             # safetensors leaves files that only their owner may read; a package is read by all.
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def model_index() -> dict[str, Any]:
+def model_index(default_steps: int = DEFAULT_STEPS) -> dict[str, Any]:
     """The pipeline folder's `model_index.json`."""
     return {
         "_class_name": "HieraSurgPipeline",
-        "default_steps": DEFAULT_STEPS,
+        "default_steps": default_steps,
         "default_guidance": 1.0,
         "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
         "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
@@ -315,7 +344,9 @@ def main() -> None:
     """Runs the recipe or a piece of it; see ``--help``."""
     parser = argparse.ArgumentParser(prog="python -m hierasurg_core.phantom.recipe", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the runs; the command goes on from what it holds")
-    parser.add_argument("--piece", choices=("all", "vae", "s2m", "m2v", "bundle"), default="all")
+    pieces = ("all", "vae", "s2m", "m2v", "s2m-student", "m2v-student", "bundle")
+    parser.add_argument("--piece", choices=pieces, default="all")
+    parser.add_argument("--students", nargs="*", choices=("s2m", "m2v"), default=(), help="for bundle")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop this piece after so long")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
@@ -324,9 +355,11 @@ def main() -> None:
     parser.add_argument("--vae-clips", type=int, default=VAE_CLIPS, help="clips a step and GPU")
     parser.add_argument("--start-vae", type=Path, default=None, help="folder of a VAE to begin with")
     for field in dataclasses.fields(Piece):
-        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
+        parser.add_argument(f"--{field.name}", type=type(field.default), default=None)
     options = parser.parse_args()
-    piece = Piece(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Piece)})
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Piece)}
+    piece = STUDENT if options.piece.endswith(SUFFIX) else Piece()
+    piece = dataclasses.replace(piece, **{name: value for name, value in given.items() if value is not None})
     if not options.minutes > 0:
         raise UsageError(f"--minutes {options.minutes}: give a positive number")
     progress = PrintedProgress()
@@ -336,7 +369,7 @@ def main() -> None:
         for name in wanted:
             left = deadline - time.monotonic()
             if name == "bundle":
-                bundle(options.out, options.target or options.out / "mini")
+                bundle(options.out, options.target or options.out / "mini", options.students)
                 progress.note(f"bundled in {options.target or options.out / 'mini'}")
                 continue
             if name == "vae":

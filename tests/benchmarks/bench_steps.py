@@ -1,9 +1,14 @@
-"""Quality against steps, solvers and caches on the bundled mini models.
+"""Quality against steps, solvers and caches on the bundled mini models, and of few-step students.
 
-Run ``python -m tests.benchmarks.bench_steps [--clips 256] [--device cuda] [MODEL]``. M2V: PSNR from true maps
-of held-out phantom clips; S2M: how often the asked target is reached. A line of JSON for each way; the first
-line, 100 steps of the stochastic solver, is what the others are held against.
+Run ``python -m tests.benchmarks.bench_steps [--clips 256] [--device cuda] [--student FOLDER] [MODEL]``. M2V:
+PSNR from true maps of held-out phantom clips; S2M: how often the asked target is reached. A line of JSON for
+each way; the first line, 100 steps of the stochastic solver, is what the others are held against. The last
+line is the student pipeline's own steps, beside its teacher's; ``--brief`` leaves out what lies between.
 """
+
+import tests.benchmarks.without_av  # noqa: F401 - before all that imports PyAV
+
+# isort: split
 
 import argparse
 import dataclasses
@@ -48,7 +53,7 @@ class WithSolver:
 
 
 def video_psnr(
-    pipeline: HieraSurgPipeline, solver: Any, steps: int, clips: int, batch: int
+    pipeline: HieraSurgPipeline, solver: Any, steps: int | None, clips: int, batch: int
 ) -> tuple[float, float]:
     """Mean and standard error over clips, in dB."""
     generator = torch.Generator().manual_seed(measure.M2V_SEED)
@@ -68,37 +73,59 @@ def video_psnr(
     return float(np.mean(scores)), float(np.std(scores) / len(scores) ** 0.5)
 
 
+def measured(pipeline: HieraSurgPipeline, solver: Any, steps: int | None, asked: Any) -> dict[str, Any]:
+    """Both figures and the time they took; None is the model's own way."""
+    began = time.perf_counter()
+    found: dict[str, Any] = {}
+    found["m2v_db"], found["m2v_db_error"] = video_psnr(pipeline, solver, steps, asked.clips, asked.batch)
+    if asked.requests:
+        tuned: Any = WithSolver(pipeline, solver)
+        score = measure.measure_s2m(tuned, asked.requests, steps=steps)
+        found["s2m_share"], found["s2m_frame_share"] = score.share, score.frame_share
+    return {**found, "seconds": time.perf_counter() - began}
+
+
+def tell(way: dict[str, Any], found: dict[str, Any], first: dict[str, Any]) -> None:
+    """Prints a line; `_ratio` is against the first line."""
+    ratios = {f"{key}_ratio": found[key] / first[key] for key in ("m2v_db", "s2m_share") if first.get(key)}
+    line = {key: round(value, 3) for key, value in {**found, **ratios}.items()}
+    print(json.dumps({**way, **line}), flush=True)
+
+
+def opened(folder: Path, device: torch.device, batch: int) -> HieraSurgPipeline:
+    pipeline = HieraSurgPipeline.from_pretrained(folder)
+    prepare(pipeline, device, ClipShape(SIZE_HW, SIZE_HW, 16, 16, batch), Speed(compile=False))
+    return pipeline
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?", type=Path, default=MINI)
+    parser.add_argument("--student", type=Path, default=None, help="pipeline of few-step students")
+    parser.add_argument("--brief", action="store_true", help="only the first line, and the student")
     parser.add_argument("--clips", type=int, default=256)
     parser.add_argument("--requests", type=int, default=64, help="starts of S2M, three requests each")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     asked = parser.parse_args()
     device = torch.device(asked.device)
-    pipeline = HieraSurgPipeline.from_pretrained(asked.model)
-    clip = ClipShape(SIZE_HW, SIZE_HW, 16, 16, asked.batch)
-    prepare(pipeline, device, clip, Speed(compile=False))
-    for solver, steps, cache in WAYS:
-        changed: Any = Speed(compile=False, cache=cache)
-        models = [model for model in (pipeline.s2m, pipeline.m2v) if model is not None]
+    pipeline = opened(asked.model, device, asked.batch)
+    first: dict[str, Any] = {}
+    for solver, steps, cache in WAYS[:1] if asked.brief else WAYS:
         if cache != "none":
-            prepare(pipeline, device, clip, changed)
-        began = time.perf_counter()
-        found: dict[str, Any] = {"solver": solver, "steps": steps, "cache": cache}
-        found["m2v_db"], found["m2v_db_error"] = video_psnr(pipeline, solver, steps, asked.clips, asked.batch)
-        if asked.requests:
-            tuned: Any = WithSolver(pipeline, solver)
-            score = measure.measure_s2m(tuned, asked.requests, steps=steps)
-            found["s2m_share"], found["s2m_frame_share"] = score.share, score.frame_share
-        found["seconds"] = time.perf_counter() - began
-        print(
-            json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in found.items()}), flush=True
-        )
+            changed: Any = Speed(compile=False, cache=cache)
+            prepare(pipeline, device, ClipShape(SIZE_HW, SIZE_HW, 16, 16, asked.batch), changed)
+        found = measured(pipeline, solver, steps, asked)
+        first = first or found
+        tell({"solver": solver, "steps": steps, "cache": cache}, found, first)
         if cache != "none":
-            for model in models:
-                model.disable_cache()
+            for model in (pipeline.s2m, pipeline.m2v):
+                if model is not None:
+                    model.disable_cache()
+    if asked.student is not None:
+        student = opened(asked.student, device, asked.batch)
+        own = {stage: student.steps_of(stage) for stage in ("s2m", "m2v")}
+        tell({"student": str(asked.student), "steps": own}, measured(student, None, None, asked), first)
 
 
 if __name__ == "__main__":
