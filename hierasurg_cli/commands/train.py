@@ -123,6 +123,14 @@ Memory = Annotated[
         autocompletion=_choice("auto", "keep", "attention", "recompute", "8bit", "offload"),
     ),
 ]
+Sharding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="With several GPUs: none holds all on each (DDP), full a part on each (FSDP) (default: none).",
+        autocompletion=_choice("none", "full"),
+    ),
+]
 CheckpointEvery = Annotated[
     str | None, typer.Option(metavar="N", help="Steps between checkpoints (default: 1000).")
 ]
@@ -152,6 +160,17 @@ Export = Annotated[
         metavar="FOLDER",
         help="In the end write the pipeline of both runs; 'public' writes the public code's form.",
     ),
+]
+Distill = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEACHER",
+        help="Make a few-step student of this run, model or mini, in runs/*-student; in place of --base.",
+        autocompletion=_choice("mini"),
+    ),
+]
+DistillSteps = Annotated[
+    str | None, typer.Option(metavar="N", help="Denoising steps of the student (default: 4).")
 ]
 Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of everything (default: 0).")]
 Device = Annotated[
@@ -196,12 +215,15 @@ def train_s2m(
     full: Full = False,
     precision: Precision = None,
     memory: Memory = None,
+    sharding: Sharding = None,
     checkpoint_every: CheckpointEvery = None,
     keep: Keep = None,
     resume: Resume = None,
     report_to: ReportTo = None,
     preview_every: PreviewEvery = None,
     export: Export = None,
+    distill: Distill = None,
+    distill_steps: DistillSteps = None,
     seed: Seed = None,
     device: Device = None,
     gpus: Gpus = None,
@@ -261,12 +283,15 @@ def train_m2v(
     full: Full = False,
     precision: Precision = None,
     memory: Memory = None,
+    sharding: Sharding = None,
     checkpoint_every: CheckpointEvery = None,
     keep: Keep = None,
     resume: Resume = None,
     report_to: ReportTo = None,
     preview_every: PreviewEvery = None,
     export: Export = None,
+    distill: Distill = None,
+    distill_steps: DistillSteps = None,
     seed: Seed = None,
     device: Device = None,
     gpus: Gpus = None,

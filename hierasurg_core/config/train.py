@@ -157,6 +157,11 @@ class TrainStageConfig(TrainConfig):
         previews: Clips that previews show, of the validation split.
         preview_steps: Denoising steps of a preview.
         export: Folder for a whole pipeline in the end, or "public" for the public code's form in the run.
+        distill: Teacher of a few-step student, named as `base` is, whose place it takes; None: no student.
+        distill_steps: Steps that the student takes.
+        distill_substeps: Steps of the teacher in each of them.
+        distill_guidance: Scale of guidance that the student takes over from the teacher, 1 is off.
+        distill_own: Share of clips that start where the student's own steps end, not from noised truth.
 
     Raises:
         UsageError: A number is out of range, or two settings exclude each other.
@@ -177,6 +182,11 @@ class TrainStageConfig(TrainConfig):
     previews: int = 2
     preview_steps: int = 20
     export: str | None = None
+    distill: str | None = None
+    distill_steps: int = 4
+    distill_substeps: int = 8
+    distill_guidance: float = 1.0
+    distill_own: float = 0.5
 
     def __post_init__(self) -> None:
         """Checks ranges and combinations."""
@@ -186,6 +196,8 @@ class TrainStageConfig(TrainConfig):
         for name in ("epochs", "lora_alpha"):
             if getattr(self, name) is not None:
                 above_zero(name, getattr(self, name))
+        if self.sharding == "full" and self.distill is not None:
+            raise UsageError("sharding full and distill exclude each other: choose one of them")
         if self.sharding == "full" and self.memory in ("8bit", "offload"):
             raise UsageError(
                 f"sharding full and memory {self.memory} exclude each other: use auto, keep, attention or "
@@ -197,7 +209,11 @@ class TrainStageConfig(TrainConfig):
             raise UsageError(f"object_dropout must lie between 0 and 1, not {self.object_dropout}")
         if (self.text_condition == "vectors") != (self.text_vectors is not None):
             raise UsageError("text_condition vectors and text_vectors FILE go together: give both or neither")
-        for name in ("base", "export"):
+        for name, lowest in (("distill_steps", 1), ("distill_substeps", 1), ("distill_guidance", 0)):
+            at_least(name, getattr(self, name), lowest)
+        if not 0 <= self.distill_own <= 1:
+            raise UsageError(f"distill_own must lie between 0 and 1, not {self.distill_own}")
+        for name in ("base", "export", "distill"):
             if getattr(self, name) == "":
                 raise UsageError(f"{name} is empty: give a folder or a name")
 
@@ -230,3 +246,5 @@ class TrainM2VConfig(TrainStageConfig):
             raise UsageError("stage unconditional trains all weights: leave out lora_rank")
         if self.stage == "unconditional" and self.export is not None:
             raise UsageError("export needs stage maps: the unconditional model makes no pipeline")
+        if self.stage == "unconditional" and self.distill is not None:
+            raise UsageError("distill needs stage maps: the unconditional model is no one's student")

@@ -77,13 +77,13 @@ class MuonAdamW(torch.optim.Optimizer):
             assert matrix.grad is not None
             gradients.append(matrix.grad)
             momenta.append(state["momentum"])
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        ahead_NRC = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])  # pyright: ignore[reportPrivateImportUsage]
+        ahead_NRC = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))  # pyright: ignore[reportPrivateImportUsage]
         rows, columns = ahead_NRC.shape[1:]
         scale = -group["lr"] * _ADAMW_STEP * max(rows, columns) ** 0.5
         updates = [update * scale for update in orthogonalised(ahead_NRC).to(ahead_NRC.dtype)]
-        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(matrices, updates)
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_add_(matrices, updates)  # pyright: ignore[reportPrivateImportUsage]
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         if not parameters:

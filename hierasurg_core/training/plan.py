@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,10 @@ from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models import CogVideoXStack, find_transformer
-from hierasurg_core.models.conditioning import map_grid
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
 from hierasurg_core.models.hub import is_at_hand, local_folder
-from hierasurg_core.models.loading import CONFIG_FILE, tensor_shapes
-from hierasurg_core.models.lora import TARGETS, expect_peft, is_lora, names_in_full
+from hierasurg_core.models.loading import CONFIG_FILE, load_scheduler, tensor_shapes
+from hierasurg_core.models.lora import expect_peft, is_lora
 from hierasurg_core.models.warmstart import (
     WarmStart,
     base_arguments,
@@ -40,6 +38,7 @@ from hierasurg_core.models.warmstart import (
     without_weights,
 )
 from hierasurg_core.runtime import free_memory
+from hierasurg_core.training.distill import SUFFIX, expect_teacher, freeze_maps, make_grid
 from hierasurg_core.training.memory import (
     MemoryEstimate,
     Workload,
@@ -50,6 +49,7 @@ from hierasurg_core.training.memory import (
 from hierasurg_core.training.optimizers import expect_optimizer
 from hierasurg_core.training.reporting import expect_reporter
 from hierasurg_core.training.words import TextVectors, load_text_vectors
+from hierasurg_core.training.work import count_work
 
 PUBLISHED_2B = "THUDM/CogVideoX-2b"
 _LOOKED_AT = 200  # clips, for labels
@@ -148,7 +148,7 @@ def plan_training(
     if config.lora_rank:
         expect_peft()
     unconditional = isinstance(config, TrainM2VConfig) and config.stage == "unconditional"
-    config = _final_folder(config, unconditional=unconditional)
+    config = _final_folder(config, stage, unconditional=unconditional)
     manifest = read_dataset_manifest(config.dataset)
     if config.fps is not None and config.fps != manifest.form.fps:
         raise DataError(
@@ -173,9 +173,14 @@ def plan_training(
     model = without_weights(cls, arguments)
     if part is not None:
         start = plan_start(part, model.state_dict(), tensor_shapes(part))
-    if unconditional:
+    if config.distill is not None:
+        if base is None or part is None or start is None:
+            raise WeightsError(f"the teacher {config.distill} is not at hand: train or fetch it first")
+        _expect_same_shape(start, part)
+        make_grid(load_scheduler(base), config.distill_steps, config.distill_substeps)
+    if unconditional or (config.distill is not None and stage == "m2v"):
         freeze_maps(model)
-    load = _workload(model, config, start, stage, unconditional=unconditional, manifest=manifest)
+    load = count_work(model, config, start, stage, unconditional=unconditional, manifest=manifest)
     clips = count_clips(manifest, config, stage, world_size)
     config = _with_steps(config, clips, world_size)
     config, bytes_needed = _with_memory(config, load, device, world_size)
@@ -251,14 +256,10 @@ def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size:
     return clips
 
 
-def freeze_maps(model: CogVideoXStack) -> None:
-    """Takes M2V's map encoder out of training; the unconditional stage never asks it."""
-    for name in ("encoder_segmap", "segmap_resblocks"):
-        model.get_submodule(name).requires_grad_(False)
-
-
-def _final_folder(config: StageConfig, *, unconditional: bool) -> StageConfig:
-    """The unconditional stage has a folder of its own unless another one was named."""
+def _final_folder(config: StageConfig, stage: str, *, unconditional: bool) -> StageConfig:
+    """The unconditional stage and students have folders of their own unless another one was named."""
+    if config.distill is not None and config.out == Path("runs") / stage:
+        return dataclasses.replace(config, out=config.out.with_name(stage + SUFFIX))
     if unconditional and config.out == TrainM2VConfig().out:
         return dataclasses.replace(config, out=unconditional_folder(config.out))
     return config
@@ -270,7 +271,9 @@ def unconditional_folder(out: Path) -> Path:
 
 
 def _base_name(config: StageConfig, *, unconditional: bool, notes: list[str]) -> str:
-    """The base, or the unconditional run where M2V's real stage has one."""
+    """The base, a student's teacher, or the unconditional run where M2V's real stage has one."""
+    if config.distill is not None:
+        return config.distill
     if not isinstance(config, TrainM2VConfig) or unconditional:
         return config.base
     first = unconditional_folder(config.out)
@@ -296,6 +299,7 @@ def _changes(
         "sample_width": width // _PIXELS_A_LATENT,
         "sample_frames": form.padded_frames,
         "sample_seconds": form.seconds,
+        "distilled_steps": None if config.distill is None else config.distill_steps,
     }
     hierarchical = config.hierarchical if isinstance(config, TrainM2VConfig) else None
     if hierarchical is not None:
@@ -313,6 +317,18 @@ def _expect_same_vae(manifest: Manifest, vae: VaeIdentity, config: StageConfig, 
             f"{config.dataset} was made with the VAE of {manifest.vae.name} ({manifest.vae.sha256[:8]}), not "
             f"that of {base_name} ({vae.sha256[:8]}): give --base {manifest.vae.name}, or build it again "
             f"with --base {base_name}"
+        )
+
+
+def _expect_same_shape(start: WarmStart, part: Path) -> None:
+    """A student is a copy of its teacher, tensor by tensor."""
+    said = read_json(part / CONFIG_FILE)
+    expect_teacher(said.get("distilled_steps"), str(part))
+    other = [*start.named("widened", "new"), *start.unused]
+    if other:
+        raise WeightsError(
+            f"{part} is no teacher of this run: the student would differ from it in {len(other)} tensors, as "
+            f"{other[0]}; give a finished model of this stage, with the same conditions"
         )
 
 
@@ -343,48 +359,3 @@ def _with_memory(
     setting = choose_setting(config.memory, load, config, free, with_8bit=with_8bit, world_size=world_size)
     changed = dataclasses.replace(config, memory=setting, **changes_of(setting))
     return changed, estimate(setting, load, changed, world_size)
-
-
-def _workload(
-    model: CogVideoXStack,
-    config: StageConfig,
-    start: WarmStart | None,
-    stage: str,
-    *,
-    unconditional: bool,
-    manifest: Manifest,
-) -> Workload:
-    form, arguments = manifest.form, model.config
-    patch = arguments["patch_size"]
-    frames = form.seconds if stage == "s2m" else (form.padded_frames - 1) // 4 + 1
-    rows, columns = arguments["sample_height"] // patch, arguments["sample_width"] // patch
-    stream = 1
-    if stage == "m2v" and not unconditional:
-        grid = map_grid(
-            form.size_hw, downscale=arguments["map_downscale"], num_blocks=len(arguments["map_widths"])
-        )
-        stream = form.seconds * math.prod(grid)
-    parameters = dict(model.named_parameters())
-    trained = sum(value.numel() for value in parameters.values() if value.requires_grad)
-    if config.lora_rank:
-        trained = _lora_values(model, config.lora_rank, start)
-    return Workload(
-        parameters=sum(value.numel() for value in parameters.values()),
-        trained=trained,
-        tokens=frames * rows * columns + 1 + stream,
-        width=model.inner_dim,
-        blocks=arguments["num_layers"],
-        lora=bool(config.lora_rank),
-    )
-
-
-def _lora_values(model: CogVideoXStack, rank: int, start: WarmStart | None) -> int:
-    """Counts A and B of every target, and what is trained in full."""
-    updates = sum(
-        rank * (module.in_features + module.out_features)
-        for name, module in model.named_modules()
-        if name.endswith(TARGETS) and isinstance(module, torch.nn.Linear)
-    )
-    sizes: Mapping[str, torch.Tensor] = model.state_dict()
-    names = () if start is None else names_in_full(start)
-    return updates + sum(sizes[name].numel() for name in names if name in sizes)

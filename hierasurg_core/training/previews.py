@@ -73,7 +73,7 @@ class Previews:
     @torch.no_grad()
     def _write(self, latents_BFCHW: Tensor, step: int) -> None:
         ensure_writable_folder(self._out / FOLDER)
-        maps = self._stage.name == "s2m"
+        maps = self._stage.name.startswith("s2m")
         with atomic_folder(self._out / FOLDER / f"{step:07d}") as part:
             for clip_id, latents_FCHW in zip(self._clips.ids, latents_BFCHW, strict=True):
                 latents = latents_FCHW[None].to(self._vae.dtype)
@@ -101,7 +101,7 @@ def sample(
     latents = torch.randn(clips.latents_BFCHW.shape, generator=make_generator(seed)).to(device)
     alpha_bar_T = stage.alpha_bar_T.double().clamp(0, 1)
     last = alpha_bar_T.numel() - 1
-    times = torch.linspace(last, 0, steps + 1).round().long().tolist()[:steps]
+    times = [last - round(index * (last + 1) / steps) for index in range(steps)]  # as samplers space them
     for now, after in zip(times, [*times[1:], None], strict=True):
         signal, blur = (float(alpha_bar_T[now]) ** 0.5, float(1 - alpha_bar_T[now]) ** 0.5)
         time_B = torch.full((len(clips),), now, device=device)

@@ -35,11 +35,19 @@ from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import device_milliseconds, rank, resolve_dtype, wait_for_all, world_size
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.checkpoint import choose_checkpoint
+from hierasurg_core.training.distill import (
+    SUFFIX,
+    DistilledStage,
+    as_student,
+    freeze_maps,
+    load_teacher,
+    make_grid,
+)
 from hierasurg_core.training.from_dataset import DatasetSource, StageName
-from hierasurg_core.training.plan import TrainingPlan, freeze_maps, open_clips
+from hierasurg_core.training.plan import TrainingPlan, open_clips
 from hierasurg_core.training.previews import Previews
 from hierasurg_core.training.reporting import open_reporter
-from hierasurg_core.training.stages import M2VStage, S2MStage, UnconditionalStage
+from hierasurg_core.training.stages import M2VStage, S2MStage, SampledStage, UnconditionalStage
 from hierasurg_core.training.trainer import Extras, TrainResult, train
 
 PUBLIC = "public"
@@ -53,7 +61,7 @@ class TrainRunResult:
 
     Attributes:
         out: The run's folder.
-        stage: "s2m", "m2v" or "m2v-unconditional".
+        stage: "s2m", "m2v", "m2v-unconditional", "s2m-student" or "m2v-student".
         trained: What the loop says.
         export: Folder that was exported; None if none was.
         notes: What was chosen for the user.
@@ -151,6 +159,8 @@ def _build(
             lora = Lora(config.lora_rank, alpha, plan.stage, plan.part, plan.arguments, config.seed, start)
     if plan.unconditional:
         freeze_maps(model)
+    if config.distill is not None:
+        as_student(model, config.distill_steps)
     return model, lora
 
 
@@ -167,16 +177,31 @@ def _write_beginnings(plan: TrainingPlan) -> None:
     copy_parts(plan.base, out)
 
 
-def _stage(
-    plan: TrainingPlan, model: CogVideoXStack, device: torch.device
-) -> S2MStage | M2VStage | UnconditionalStage:
+def _stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> SampledStage:
     assert plan.base is not None
     alpha_bar_T = load_scheduler(plan.base).alphas_cumprod.to(device)
-    if plan.stage == "s2m":
-        return S2MStage(alpha_bar_T, plan.vectors)
     if plan.unconditional:
         return UnconditionalStage(alpha_bar_T, model.inner_dim)
-    return M2VStage(alpha_bar_T, bool(model.config["hierarchical"]), plan.vectors)
+    stage: S2MStage | M2VStage = S2MStage(alpha_bar_T, plan.vectors)
+    if plan.stage == "m2v":
+        stage = M2VStage(alpha_bar_T, bool(model.config["hierarchical"]), plan.vectors)
+    return stage if plan.config.distill is None else _distilled(plan, stage, device)
+
+
+def _distilled(plan: TrainingPlan, stage: S2MStage | M2VStage, device: torch.device) -> DistilledStage:
+    config = plan.config
+    assert plan.base is not None
+    assert plan.part is not None
+    number_type = resolve_dtype(config.precision, device)
+    tokens = plan.load.tokens if config.precision == "bf16" else None
+    grid = make_grid(load_scheduler(plan.base), config.distill_steps, config.distill_substeps)
+    return DistilledStage(
+        stage,
+        load_teacher(plan.part, number_type, device, tokens=tokens, compiled=config.compile),
+        grid.to(device),
+        config.distill_guidance,
+        config.distill_own,
+    )
 
 
 def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple[DatasetSource, Batch | None]:
@@ -222,7 +247,7 @@ def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple
 
 def _previews(
     plan: TrainingPlan,
-    stage: S2MStage | M2VStage | UnconditionalStage,
+    stage: SampledStage,
     clips: Batch | None,
     device: torch.device,
 ) -> Previews | None:
@@ -237,7 +262,7 @@ def _previews(
         config.out,
         fps=form.fps,
         frames=form.num_frames,
-        steps=config.preview_steps,
+        steps=config.preview_steps if config.distill is None else config.distill_steps,
         seed=config.seed,
     )
 
@@ -258,9 +283,7 @@ def _peak_flops(device: torch.device) -> float | None:
 def _expect_other_stage(plan: TrainingPlan) -> None:
     """A pipeline needs both stages; the other one has to be finished before this one begins."""
     other = _other_run(plan)
-    path = other / "train.json"
-    said = read_json(path) if path.is_file() else None
-    if not isinstance(said, dict) or said.get("finished") is not True:
+    if not _is_finished(other):
         raise UsageError(
             f"--export needs both stages, and {other} is no finished run: train it first, then call this "
             "again (a finished run only exports)"
@@ -268,7 +291,18 @@ def _expect_other_stage(plan: TrainingPlan) -> None:
 
 
 def _other_run(plan: TrainingPlan) -> Path:
-    return plan.config.out.with_name("m2v" if plan.stage == "s2m" else "s2m")
+    """The run beside this one; for a student the other student, where that is finished."""
+    name = "m2v" if plan.stage == "s2m" else "s2m"
+    student = plan.config.out.with_name(name + SUFFIX)
+    if plan.config.distill is not None and _is_finished(student):
+        return student
+    return plan.config.out.with_name(name)
+
+
+def _is_finished(run: Path) -> bool:
+    path = run / "train.json"
+    said = read_json(path) if path.is_file() else None
+    return isinstance(said, dict) and said.get("finished") is True
 
 
 def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
@@ -318,6 +352,7 @@ def _card(s2m: Path, m2v: Path) -> Card:
         }
         facts[f"{name}: training"] = {
             "base": str(config["base"]),
+            **_teacher_of(config),
             "steps": f"{done['step']}, batch {config['batch']} x {config['accumulate']} a process",
             "averaged weights": "yes" if done["ema"] else "no",
             "low-rank updates": "no" if done["lora"] is None else f"rank {done['lora']['rank']}",
@@ -329,6 +364,13 @@ def _card(s2m: Path, m2v: Path) -> Card:
             "samples": "not measured; `hierasurg evaluate` compares samples with real clips",
         }
     return Card("HieraSurg pipeline", notice, facts)
+
+
+def _teacher_of(config: dict[str, Any]) -> dict[str, str]:
+    """What a card tells of a student."""
+    if config.get("distill") is None:
+        return {}
+    return {"few-step student": f"{config['distill_steps']} steps, taught by {config['distill']}"}
 
 
 def _last_metrics(path: Path) -> dict[str, str]:

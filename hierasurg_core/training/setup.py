@@ -7,12 +7,13 @@ optimiser and average. Refuses: what a run reads or writes (`checkpoint`), and t
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import AutocastKwargs
+from accelerate.utils import AutocastKwargs, DistributedDataParallelKwargs
 from torch import nn
 
 from hierasurg_core.config import TrainConfig
@@ -62,10 +63,16 @@ def accelerated(model: CogVideoXStack, config: TrainConfig, device: torch.device
     accelerator = Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
-        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],  # each weight is used once a pass
+        kwargs_handlers=[
+            AutocastKwargs(cache_enabled=False),  # each weight is used once a pass
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),  # gradients lie there once
+        ],
     )
     try:
-        yield accelerator
+        with warnings.catch_warnings():
+            # FSDP2 warns of outputs that are views; nothing here changes one in place.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+            yield accelerator
     finally:
         for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):
             vars(model).pop(mark, None)
@@ -109,7 +116,7 @@ def set_up(
     )
     optimizer = accelerator.prepare(build_optimizer(trained_parameters(model), config))
     # What lies in pieces shares its gradients itself: accelerate adds autocast alone.
-    wrapped = accelerator.prepare_model(model, evaluation_mode=sharded)
+    wrapped = accelerator.prepare_model(model, device_placement=not sharded, evaluation_mode=sharded)
     generator = make_generator(config.seed, device)
     ema = None if config.ema is None else Ema(model, config.ema)
     state = RunState(stage.name, model, optimizer, accelerator, generator, batches, ema, lora, shell)

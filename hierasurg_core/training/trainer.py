@@ -26,7 +26,7 @@ from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.models import CogVideoXStack
 from hierasurg_core.models.lora import Lora
 from hierasurg_core.progress import Progress
-from hierasurg_core.runtime import memory_in_use, resolve_device
+from hierasurg_core.runtime import memory_in_use, resolve_device, world_size
 from hierasurg_core.training.acceleration import use_fastest_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.checkpoint import (
@@ -383,5 +383,5 @@ def _memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         first = str(error).split(". ")[0]
-        advice = what_to_lower(config, lora=extras.lora is not None)
+        advice = what_to_lower(config, lora=extras.lora is not None, world_size=world_size())
         raise ResourceError(f"the GPU's memory is too small for this run ({first}); {advice}") from error
