@@ -1,8 +1,24 @@
-"""What all tests share: where there is no GPU, or no published weights, their tests are skipped."""
+"""What all tests share: how many processes and threads they run in, and which are skipped on this machine."""
 
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; tests' own processes inherit it
+
 import pytest
+
+_MOST_WORKERS = 4  # each holds a torch of its own, up to 3.5 GB
+_FEW_FILES = 3
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Shares the tests among the cores; a few files stay in this process, which need not start others."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None
+    if len(config.args) <= _FEW_FILES and all(".py" in argument for argument in config.args):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_WORKERS) if cores > 1 else 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from generation.tiny_assets import write_assets
 
 from hierasurg_cli.app import run
 
@@ -58,17 +60,20 @@ def test_the_story_in_the_package_shows_all_phases() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_samples(tmp_path: Path) -> None:
-    words = ["--phase", "calot", "--triplet", "17", "--steps", "1", "--num", "3"]
-    program = [sys.executable, "-m", "hierasurg_cli", "generate", "--device", "cpu", "--json"]
-    few = {**os.environ, "OMP_NUM_THREADS": "1"}  # more threads add up in another order
+def test_two_processes_share_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_assets(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    line = ["generate", "--device", "cpu", "--json", "--model", "mini"]
+    line += ["--phase", "calot", "--triplet", "17", "--steps", "1", "--num", "3"]
+    assert run([*line, "--out", "alone"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["samples"]) == 3
 
-    def made(*how: str) -> int:
-        done = subprocess.run(
-            [*program, *words, *how], cwd=tmp_path, env=few, capture_output=True, check=True
-        )
-        return len(json.loads(done.stdout)["samples"])
-
-    assert made("--out", "alone") == made("--out", "shared", "--gpus", "2") == 3
+    line = [sys.executable, "-m", "hierasurg_cli", *line, "--out", "shared", "--gpus", "2"]
+    threads = str(torch.get_num_threads())  # of another number sums would have another order
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    done = subprocess.run(line, env=environment, capture_output=True, check=True)
+    assert len(json.loads(done.stdout)["samples"]) == 3
     for name in ("0000.mp4", "0001.mp4", "0002.mp4", "0002_maps.mp4"):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

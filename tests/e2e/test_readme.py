@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from hierasurg_cli.app import app
+from hierasurg_cli.app import app, run
 from hierasurg_core.maps import load_clip
 from hierasurg_core.video import read_video
 
@@ -73,8 +73,11 @@ def test_the_same_line_again_gives_the_same_bytes(sample: Path, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_other_words_give_another_video(sample: Path, tmp_path: Path):
+def test_other_words_give_another_video(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """Of the bundled models: a triplet, a phase and maps each change what is seen."""
+    monkeypatch.chdir(tmp_path)
     first, _ = read_video(sample / "samples" / "0000.mp4")
     steps = ("--steps", "2")
     calot = ("--phase", "calot", "--triplet")
@@ -84,8 +87,7 @@ def test_other_words_give_another_video(sample: Path, tmp_path: Path):
         "phase": ("--phase", "packaging", "--triplet", "grasper,retract,gallbladder"),
         "maps": ("--maps", str(sample / "samples" / "0000_maps.mp4")),
     }.items():
-        done = hierasurg(tmp_path, "generate", *words, *steps, "--out", name)
-        assert done.returncode == 0, done.stderr
+        assert run(["generate", *words, *steps, "--out", name]) == 0, capsys.readouterr().err
     videos = {
         name: read_video(tmp_path / name / "0000.mp4")[0] for name in ("base", "triplet", "phase", "maps")
     }

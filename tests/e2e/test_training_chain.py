@@ -1,28 +1,30 @@
 """From videos on disk to a generated one, each command as a person types it, in one folder on a CPU."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import av
 import pytest
 import torch
 
+from hierasurg_cli.app import run
 from hierasurg_core.phantom.operation import write_operations
 from hierasurg_core.progress import SilentProgress
 
 
-def hierasurg(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "hierasurg_cli", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_videos_become_models_and_models_a_video(tmp_path: Path) -> None:
+def test_videos_become_models_and_models_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hierasurg(*arguments: str) -> str:
+        capsys.readouterr()
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    monkeypatch.chdir(tmp_path)
     write_operations(
         tmp_path,
         videos=2,
@@ -32,21 +34,21 @@ def test_videos_become_models_and_models_a_video(tmp_path: Path) -> None:
         progress=SilentProgress(),
         device=torch.device("cpu"),
     )
-    hierasurg(tmp_path, "extract", "in")
+    hierasurg("extract", "in")
     data = ("--maps", "truth", "--base", "mini", "--map-size", "128x192", "--val-fraction", "0.5")
-    hierasurg(tmp_path, "build-dataset", *data)
+    hierasurg("build-dataset", *data)
     short = ("--preset", "mini", "--steps", "1", "--batch", "1", "--json")
-    assert json.loads(hierasurg(tmp_path, "train-s2m", *short))["model"] == "runs/s2m/transformer"
-    trained = json.loads(hierasurg(tmp_path, "train-m2v", *short, "--export", "pipeline"))
+    assert json.loads(hierasurg("train-s2m", *short))["model"] == "runs/s2m/transformer"
+    trained = json.loads(hierasurg("train-m2v", *short, "--export", "pipeline"))
     assert (trained["model"], trained["export"]) == ("runs/m2v/transformer", "pipeline")
 
     words = ("--phase", "calot", "--triplet", "grasper,retract,gallbladder", "--steps", "2", "--json")
-    made = json.loads(hierasurg(tmp_path, "generate", *words))
+    made = json.loads(hierasurg("generate", *words))
     assert made["model"] == "S2M of runs/s2m and M2V of runs/m2v"
     with av.open(str(tmp_path / "samples" / "0000.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 16
 
-    made = json.loads(hierasurg(tmp_path, "generate", *words, "--model", "pipeline", "--out", "again"))
+    made = json.loads(hierasurg("generate", *words, "--model", "pipeline", "--out", "again"))
     assert made["model"] == "pipeline"
     first, again = (tmp_path / name / "0000.mp4" for name in ("samples", "again"))
     assert first.read_bytes() == again.read_bytes()

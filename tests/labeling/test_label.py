@@ -1,24 +1,24 @@
 """`label` from frames to files, with a segmenter that knows the truth."""
 
 import json
-import os
 import pickle
 import random
 import shutil
 import socket
-import subprocess
-import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from labeling_program import start_labelling
 from PIL import Image
 from true_segmenter import COLOURS, SIZE_HW, TrueModels, true_map, write_frames
 
 from hierasurg_core.config import LabelConfig
+from hierasurg_core.config.label import MapFormat
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.label import LabelResult, label
@@ -26,8 +26,6 @@ from hierasurg_core.labeling.store import MANIFEST
 from hierasurg_core.maps import load_clip
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.video import read_image, read_video
-
-PROGRAM = Path(__file__).resolve().parents[1] / "labeling_program.py"
 
 
 def labelled(videos: Path, models: TrueModels | None = None, **settings: Any) -> LabelResult:
@@ -249,16 +247,13 @@ def test_processes_share_the_videos(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(PROGRAM), str(videos), str(tmp_path / "shared"), "pkl"]
     meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    ranks = [
-        subprocess.Popen(
-            command, env={**os.environ, **meeting, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True
-        )
-        for rank in (0, 1)
-    ]
-    seen = [sum(int(line) for line in process.communicate()[0].split()) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0]
+    config = LabelConfig(videos=videos, out=tmp_path / "shared", batch=4)
+    ranks = [start_labelling(config, **meeting, RANK=str(rank)) for rank in (0, 1)]
+    seen = [sum(numbers) for _, numbers in ranks]
+    for process, _ in ranks:
+        process.join()
+    assert [process.exitcode for process, _ in ranks] == [0, 0]
     assert sum(seen) == sum(range(17, 23)) + 2 * 6  # and either looks at six folders
     for number in range(1, 7):
         name = f"video0{number}_masks"
@@ -267,28 +262,25 @@ def test_processes_share_the_videos(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["pkl", "png"])
-def test_killed_at_any_moment_it_ends_in_the_same_files(form: str, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_ends_in_the_same_files(form: MapFormat, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     write_frames(videos / "video01", 120)
     labelled(videos, out=tmp_path / "whole", format=form, batch=4)
     chance = random.Random(0)
-    command = [sys.executable, str(PROGRAM), str(videos), str(tmp_path / "killed"), form]
+    config = LabelConfig(videos=videos, out=tmp_path / "killed", format=form, batch=4)
     kills = 0
     for _ in range(40):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        blocks = chance.randrange(1, 40)
-        for _ in range(blocks):
-            if not process.stdout.readline():
-                break
+        process, numbers = start_labelling(config)
+        for _ in islice(numbers, chance.randrange(1, 40)):
+            pass
         time.sleep(chance.random() * 0.1)
-        if process.poll() is None:
+        if process.exitcode is None:
             process.kill()
             kills += 1
-        process.stdout.close()
-        if process.wait() == 0:
+        process.join()
+        if process.exitcode == 0:
             break
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    labelled(videos, out=tmp_path / "killed", format=form, batch=4)
     assert kills
     assert files(tmp_path / "killed" / "video01_masks") == files(tmp_path / "whole" / "video01_masks")
     one, other = (manifest(tmp_path / name / "video01_masks") for name in ("killed", "whole"))
