@@ -16,46 +16,38 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from hierasurg_core import artifacts, runtime
 from hierasurg_core.config import TrainConfig
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models import (
-    AutoencoderKLCogVideoX,
+    CogVideoXStack,
     M2VTransformer3DModel,
     S2MTransformer3DModel,
-    encode_frames,
-    encode_video,
     load_transformer,
     load_vae,
-    single_frame_vae,
     start_as_identity,
 )
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
 from hierasurg_core.models.export import steps_of_both
-from hierasurg_core.phantom.draw import PhantomClips, draw_clips
+from hierasurg_core.phantom.encoded import draw_m2v, draw_s2m
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.vae import (
-    HELD_OUT_SEED,
-    coloured_maps,
-    padded_video,
-    palette_table,
-    random_labels,
-    signed_pixels,
     train_vae,
     unfinished_steps,
 )
 from hierasurg_core.progress import Progress
-from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, train
+from hierasurg_core.training import LatentCacheSource, M2VStage, S2MStage, train
 from hierasurg_core.training.checkpoint import checkpoints, read_state
 from hierasurg_core.training.distill import SUFFIX, DistilledStage, as_student, load_teacher, make_grid
+from hierasurg_core.training.memory import Workload
+from hierasurg_core.training.trainer import Extras
 
 SCHEDULER_CONFIG = {
     "beta_start": 0.00085,
@@ -99,9 +91,7 @@ M2V_CONFIG: dict[str, Any] = {
 DEFAULT_STEPS = 10
 """Sampling steps of the bundled pipeline, where more bring nothing that is seen."""
 VAE_STEPS, VAE_CLIPS = 9600, 8
-_ENCODE_CLIPS = 128
-_SHUFFLED = 0.2  # of the clips have ids in random order; the others follow the classes, as the gallery does
-_FIRST_FRAMES = 2
+_CHECKPOINT_STEPS = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +108,8 @@ class Piece:
             begins with its teacher, "" is OUT/STAGE/transformer.
         optimizer: As in `TrainConfig`.
         emphasis: Of what moves in S2M's loss, see `S2MStage`.
+        triplets: How the triplets' vectors begin where a model is given: "kept" as they are, or "parts" anew,
+            as those of a new model do (see `labels`).
         grid: Sampling steps of a student.
         substeps: Of its teacher in each of them.
     """
@@ -130,86 +122,13 @@ class Piece:
     start: str = ""
     optimizer: Literal["adamw", "muon"] = "adamw"
     emphasis: float = 0.0
+    triplets: Literal["kept", "parts"] = "kept"
     grid: int = 4
     substeps: int = 8
 
 
 STUDENT = Piece(steps=4000, lr=3e-4)
 """A student begins where its teacher ended, so it is soon done."""
-
-
-def draw_s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Batch:
-    """Draws `count` clips and encodes what S2M learns from: coloured maps, each alone, and the first photo.
-
-    Returns:
-        A `Batch` of bf16 latents on the device.
-    """
-    table = palette_table(device)
-    flat = single_frame_vae(vae)
-    parts: list[dict[str, Tensor]] = []
-    for clips in _drawn(count, torch.Generator().manual_seed(seed), device):
-        maps = encode_frames(flat, coloured_maps(clips, table).to(vae.dtype))
-        photo = encode_frames(flat, signed_pixels(clips)[:, :1].to(vae.dtype))
-        parts.append(
-            {
-                "latents_BFCHW": maps.to(torch.bfloat16),
-                "first_map_B1CHW": maps[:, :1].to(torch.bfloat16),
-                "first_frame_B1CHW": photo.to(torch.bfloat16),
-                "phase_BF": clips.phase_BF.contiguous(),
-                "triplet_BF": clips.triplet_BF.contiguous(),
-            }
-        )
-    return _joined(parts, count, seed)
-
-
-def draw_m2v(
-    vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device
-) -> tuple[Batch, Tensor]:
-    """Draws `count` clips and encodes what M2V learns from: videos, first photos, maps.
-
-    Returns:
-        A `Batch`, and the first photos' latents (N, K, C, H, W) in K variants: clean, and with noise of
-        strength exp(N(-3, 0.5)) (reference: M2V's training).
-    """
-    flat = single_frame_vae(vae)
-    parts: list[dict[str, Tensor]] = []
-    variants: list[Tensor] = []
-    generator = torch.Generator().manual_seed(seed)
-    for clips in _drawn(count, generator, device):
-        frames = signed_pixels(clips)
-        video = encode_video(vae, padded_video(frames).transpose(1, 2).to(vae.dtype))
-        strength = torch.exp(-3 + 0.5 * torch.randn(len(frames), _FIRST_FRAMES, generator=generator)).to(
-            device
-        )
-        strength[:, 0] = 0
-        first = frames[:, :1].expand(-1, _FIRST_FRAMES, -1, -1, -1)
-        first = first + strength[:, :, None, None, None] * torch.randn(first.shape, device=device)
-        photos = encode_frames(flat, first.to(vae.dtype)).to(torch.bfloat16)
-        variants.append(photos)
-        parts.append(
-            {
-                "latents_BFCHW": video.to(torch.bfloat16),
-                "first_frame_B1CHW": photos[:, :1],
-                "phase_BF": clips.phase_BF.contiguous(),
-                "triplet_BF": clips.triplet_BF.contiguous(),
-                "maps_BFHW": clips.map_BFHW,
-                "max_id_B": clips.num_entities_B + 1,
-            }
-        )
-    return _joined(parts, count, seed), torch.cat(variants)
-
-
-def _drawn(count: int, generator: torch.Generator, device: torch.device) -> Iterator[PhantomClips]:
-    """Draws `count` clips of training, as many at once as are encoded at once."""
-    for start in range(0, count, _ENCODE_CLIPS):
-        phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
-        draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        yield draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED)
-
-
-def _joined(parts: list[dict[str, Tensor]], count: int, seed: int) -> Batch:
-    tensors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Batch(ids=tuple(f"phantom-{seed}/{index}" for index in range(count)), **tensors)
 
 
 def train_stage(
@@ -252,6 +171,7 @@ def train_stage(
     else:
         model = S2MTransformer3DModel(**S2M_CONFIG) if part == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
         start_as_identity(model)
+    if piece.triplets == "parts" or not start:
         name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
     rank, world_size = runtime.rank(), runtime.world_size()
@@ -292,14 +212,24 @@ def train_stage(
         condition_dropout=0.0 if is_student else 0.1,
         gradient_checkpointing=False,
         compile=device.type == "cuda",
-        checkpoint_every=piece.steps,
+        checkpoint_every=min(piece.steps, _CHECKPOINT_STEPS),
         keep=1,
         seed=seed,
         log_every=50,
         device=str(device),
         max_seconds=max(1.0, max_seconds - drawn),
     )
-    return train(model, distilled or stage, source, config, run, progress).finished
+    work = Extras(load=_work(model, part))  # lets the trainer look for the fastest attention
+    return train(model, distilled or stage, source, config, run, progress, extras=work).finished
+
+
+def _work(model: CogVideoXStack, part: str) -> Workload:
+    """What one clip of 16 seconds asks of a mini model."""
+    rows, columns = model.config["sample_height"] // 2, model.config["sample_width"] // 2
+    frames, stream = (16, 1) if part == "s2m" else (5, 16 * rows * columns)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    tokens = frames * rows * columns + 1 + stream
+    return Workload(count, count, tokens, model.inner_dim, len(model.transformer_blocks))
 
 
 def bundle(out: Path, target: Path, students: Collection[str] = ()) -> None:

@@ -101,7 +101,9 @@ def train_sam(
         module.load_state_dict(read_mini(start)[1])
     network = as_network(module)
     if device.type == "cuda":
-        module.image_encoder.compile(dynamic=False)  # many frames in small layers: half of it is launches
+        module.get_submodule("image_encoder").compile(
+            dynamic=False
+        )  # many frames in small layers: half of it is launches
     linear = [part.weight for part in module.modules() if isinstance(part, torch.nn.Linear)]
     optimizer = MuonAdamW(module.parameters(), linear, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
     step = _load_state(out, module, optimizer, device)

@@ -38,7 +38,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        matrices: Iterable[nn.Parameter],
+        matrices: Iterable[Tensor],
         *,
         lr: float,
         betas: tuple[float, float] = (0.9, 0.95),

@@ -21,7 +21,8 @@ from hierasurg_core.models import (
     start_as_identity,
 )
 from hierasurg_core.models.hub import local_folder
-from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG, draw_m2v, draw_s2m
+from hierasurg_core.phantom.encoded import draw_m2v, draw_s2m
+from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training import Batch, Draws, LatentCacheSource, M2VStage, S2MStage, train
