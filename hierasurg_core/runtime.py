@@ -243,6 +243,48 @@ def expect_fixed_shapes(device: torch.device) -> None:
         torch.backends.cudnn.benchmark = True
 
 
+class SideStream:
+    """A second queue of a GPU's work, which runs beside the main one; its tensors have memory of their own."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Makes an empty one.
+
+        Args:
+            device: A CUDA GPU.
+        """
+        self._stream = torch.cuda.Stream(device)
+        self._device = device
+
+    @contextlib.contextmanager
+    def after(self, *inputs: torch.Tensor) -> Iterator[None]:
+        """Puts what the block does into this queue, behind all that the main one has been told so far.
+
+        Args:
+            inputs: Tensors of the main queue that the block reads; their memory is kept for it.
+        """
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        for tensor in inputs:
+            tensor.record_stream(self._stream)
+        with torch.cuda.stream(self._stream):
+            yield
+
+
+def fetch(values: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Begins to copy a tensor to the host; the function that is returned waits for it, in any thread."""
+    if values.device.type != "cuda":
+        return values.cpu
+    on_host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    on_host.copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event(blocking=True)
+    arrived.record(torch.cuda.current_stream(values.device))
+
+    def wait() -> torch.Tensor:
+        arrived.synchronize()
+        return on_host
+
+    return wait
+
+
 def _as_hex(state: torch.Tensor) -> str:
     return state.cpu().numpy().tobytes().hex()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hierasurg_core.config.evaluate import NONE
 from hierasurg_core.errors import WeightsError
-from hierasurg_core.evaluation.sides import Side
+from hierasurg_core.evaluation.recordings import Side
 from hierasurg_core.models import decode_video, encode_video, load_vae
 from hierasurg_core.models.encoder import identify_vae
 from hierasurg_core.models.hub import MINI, local_folder

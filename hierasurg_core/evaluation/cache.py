@@ -60,8 +60,12 @@ class Store:
         return self.folder / digest[:2] / f"{digest}.safetensors"
 
     def has(self, key: str) -> bool:
-        """Tells whether numbers are there."""
-        return self.path(key).is_file()
+        """Tells whether numbers are there, in a file that is whole."""
+        try:
+            with safe_open(self.path(key), framework="numpy"):
+                return True
+        except (OSError, SafetensorError):
+            return False
 
     def save(self, key: str, stored: Stored) -> None:
         """Writes numbers.

@@ -55,6 +55,8 @@ class ScriptClassifier:
         pixels = prepared_BFCHW([clip.video_FHWC for clip in batch], self._how, self._device).transpose(1, 2)
         try:
             said = self._module(pixels.contiguous())
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise WeightsError(f"the classifier {self.name} does not take a clip: {reason}") from error

@@ -8,24 +8,29 @@ Legend: B clips of a unit, F frames, H rows, W columns, C the three channels.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import hierasurg_core
 from hierasurg_core import runtime
-from hierasurg_core.errors import DataError, WeightsError
+from hierasurg_core.datasets.frames import file_digest
+from hierasurg_core.errors import DataError, ResourceError, WeightsError
 from hierasurg_core.evaluation.cache import Store, Stored
 from hierasurg_core.evaluation.measuring import Measured, Measurer, Rows
-from hierasurg_core.evaluation.sides import Clip, Side
-from hierasurg_core.generation.scenes import load_scenes
+from hierasurg_core.evaluation.recordings import Clip, Side
+from hierasurg_core.generation.scenes import Scene, load_scenes
 from hierasurg_core.maps import PanopticClip, fit_maps
 from hierasurg_core.progress import Progress
 from hierasurg_core.video import fit_image, read_image
@@ -68,11 +73,12 @@ class Task:
         Raises:
             DataError: Something is missing or damaged.
         """
-        video_FHWC = self.clip.read()
+        video_FHWC, start_HWC = self.clip.read_with_start()
         size_hw = (video_FHWC.shape[1], video_FHWC.shape[2])
         real_FHWC = None if self.real is None else _fitted(self.real.read(), size_hw)
         given_HWC = None if self.given is None else fit_image(self.given(), size_hw)
-        return Measured(video_FHWC, real_FHWC, given_HWC, maps_of(self.clip, size_hw))
+        start = start_HWC if self.clip.lead else None
+        return Measured(video_FHWC, real_FHWC, given_HWC, maps_of(self.clip, size_hw), start)
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ class Collected:
     """What measuring left behind.
 
     Attributes:
-        failed: Measurers that could not go on, by role, and why.
+        failed: Measurers that could not go on, by role, and why; and roles whose clips could not be made.
         measured: Units that were measured now; the others were on disk.
     """
 
@@ -144,7 +150,7 @@ def collect(
         progress: Told of each clip.
 
     Raises:
-        ResourceError: The disk is full, or memory too small.
+        ResourceError: The disk is full, or a GPU's memory too small.
     """
     failed: dict[str, str] = {}
     measured = 0
@@ -158,7 +164,13 @@ def collect(
     for work, tasks in units:
         wanted = missing(work, tasks)
         if wanted and runtime.claim(_digest(tasks)):
-            _measure(tasks, wanted, store, batch, failed)
+            try:
+                with _exact_convolutions():
+                    _measure(tasks, wanted, store, batch, failed)
+            except torch.OutOfMemoryError as error:
+                raise ResourceError(
+                    f"the GPU's memory is too small to measure {batch} clips at once: give a smaller --batch"
+                ) from error
             runtime.tell_done(_digest(tasks))
             measured += 1
         progress.advance(len(tasks))
@@ -174,18 +186,21 @@ def _measure(
     batch: int,
     failed: dict[str, str],
 ) -> None:
-    why: dict[int, str] = {}
-    clips: dict[int, Measured] = {}
-    for place, task in enumerate(tasks):
-        try:
-            clips[place] = task.read()
-        except DataError as error:
-            why[place] = " ".join(str(error).split())
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        read = dict(enumerate(pool.map(_read, tasks)))
+    why = {place: found for place, found in read.items() if isinstance(found, str)}
+    clips = {place: found for place, found in read.items() if isinstance(found, Measured)}
     for role, pairs in itertools.groupby(missing, key=lambda pair: pair[0]):
         measurers = [measurer for _, measurer in pairs if measurer.role not in failed]
         if not measurers:
             continue
-        changed = {place: _changed(clip, role) for place, clip in clips.items()}
+        if role.name in failed:
+            continue
+        try:
+            changed = {place: _changed(clip, role) for place, clip in clips.items()}
+        except WeightsError as error:
+            failed[role.name] = " ".join(str(error).split())
+            continue
         for measurer in measurers:
             try:
                 stored = _rows(changed, why, len(tasks), measurer, batch)
@@ -195,14 +210,31 @@ def _measure(
             store.save(unit_key(tasks, role, measurer), stored)
 
 
+def _read(task: Task) -> Measured | str:
+    """A clip, or why it cannot be read."""
+    try:
+        return task.read()
+    except DataError as error:
+        return " ".join(str(error).split())
+
+
+def _exact_convolutions() -> contextlib.AbstractContextManager[None]:
+    """Keeps a GPU from rounding the factors of convolutions to ten bits, as torch lets it."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
 def _changed(clip: Measured, role: Role) -> Measured:
-    """A clip in a role; what the real clips are changed into is held to the real ones themselves."""
+    """A clip in a role; what the real clips are changed into is held to the real ones themselves.
+
+    A frame that does not count takes part in the change all the same: it is what a frozen clip is made of.
+    """
     if role.change is None:
         return clip
-    video_FHWC = role.change(clip.video_FHWC)
-    return dataclasses.replace(
-        clip, video_FHWC=video_FHWC, real_FHWC=clip.video_FHWC, given_HWC=clip.video_FHWC[0]
-    )
+    changed = dataclasses.replace(clip, real_FHWC=clip.video_FHWC, given_HWC=clip.first_HWC)
+    if clip.start_HWC is None:
+        return dataclasses.replace(changed, video_FHWC=role.change(clip.video_FHWC))
+    whole_FHWC = role.change(np.concatenate([clip.start_HWC[None], clip.video_FHWC]))
+    return dataclasses.replace(changed, video_FHWC=whole_FHWC[1:], start_HWC=whole_FHWC[0])
 
 
 def _rows(
@@ -272,10 +304,11 @@ def _paired(clip: Clip, side: Side, real: Side, ratio: float) -> Task:
     partner = real.find(name) if "clip" in start or side.kind != "samples" else None
     if partner is not None:
         frames = tuple(round(frame * ratio) for frame in clip.frames)
+        first = round((clip.frames[0] - clip.lead) * ratio)
+        given, given_name = (lambda: partner.read((first,))[0]), f"{partner.digest} {partner.size_hw} {first}"
         if frames[-1] < partner.num_frames:
-            twin = Clip(clip.name, partner, frames)
-            return Task(clip, twin, lambda: partner.read((0,))[0], f"{twin.digest} first")
-        return Task(clip, unsure=f"{clip.name}: the real clip {name} ends before it does")
+            return Task(clip, Clip(clip.name, partner, frames), given, given_name)
+        return Task(clip, None, given, given_name, f"{clip.name}: the real clip {name} ends before it does")
     if "clip" in start:
         return Task(clip, unsure=f"{clip.name}: {real.path} has no clip {name}, from which it was started")
     given = _given(start)
@@ -284,15 +317,20 @@ def _paired(clip: Clip, side: Side, real: Side, ratio: float) -> Task:
 
 def _given(start: Mapping[str, Any]) -> tuple[Callable[[], NDArray[np.uint8]], str] | None:
     """The frame that a record names: a scene of the gallery, or a picture that is still there."""
-    if isinstance(start.get("scene"), str):
-        scenes = {scene.name: scene for scene in load_scenes(_SCENES)}
-        scene = scenes.get(start["scene"])
-        return None if scene is None else (scene.photo, f"scene {scene.name}")
     said = start.get("frame")
-    path = Path(said["path"]) if isinstance(said, dict) and isinstance(said.get("path"), str) else None
+    if isinstance(start.get("scene"), str):
+        scene = _scenes().get(start["scene"])
+        path = None if scene is None else scene.frame
+    else:
+        path = Path(said["path"]) if isinstance(said, dict) and isinstance(said.get("path"), str) else None
     if path is None or not path.is_file():
         return None
-    return (lambda: read_image(path)), f"frame {path}"
+    return (lambda: read_image(path)), f"frame {file_digest(path)}"
+
+
+@functools.cache
+def _scenes() -> Mapping[str, Scene]:
+    return {scene.name: scene for scene in load_scenes(_SCENES)}
 
 
 def real_tasks(clips: Sequence[Clip]) -> list[Task]:

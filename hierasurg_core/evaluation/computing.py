@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +30,10 @@ from hierasurg_core.evaluation.distances import (
     kernel_of_roles,
     place_between,
 )
-from hierasurg_core.evaluation.gathering import Gathered, gather
+from hierasurg_core.evaluation.gathering import Gathered, gather, unreadable
 from hierasurg_core.evaluation.measuring import Measurer
 from hierasurg_core.evaluation.protocol import Protocol
+from hierasurg_core.evaluation.recordings import Labels
 from hierasurg_core.evaluation.scalars import (
     ClipValues,
     phase_hits,
@@ -41,7 +41,6 @@ from hierasurg_core.evaluation.scalars import (
     triplet_hits,
 )
 from hierasurg_core.evaluation.scalars import by_second as mean_by_second
-from hierasurg_core.evaluation.sides import Labels
 from hierasurg_core.evaluation.table import Table
 from hierasurg_core.evaluation.taking import Taken
 
@@ -70,27 +69,33 @@ class Numbers:
     Attributes:
         works: The clips and their roles: "real" and "frozen", perhaps "vae", and "model".
         store: Where numbers are.
-        scratch: For memory maps.
         failed: Measurers that gave up, and why.
     """
 
     works: tuple[Work, ...]
     store: Store
-    scratch: Path
     failed: Mapping[str, str]
 
     def of(self, measurer: Measurer, names: Sequence[str]) -> dict[str, Gathered]:
         """Returns what a measurer found, by role; without the roles of which it found nothing."""
         pairs = [(work, role) for work in self.works for role in work.roles]
-        found = {
-            role.name: gather(work, role, measurer, self.store, self.scratch, names) for work, role in pairs
-        }
+        found = {role.name: gather(work, role, measurer, self.store, names) for work, role in pairs}
         return {role: gathered for role, gathered in found.items() if gathered is not None}
+
+    def unreadable(self, measurer: Measurer, role_name: str) -> dict[str, str]:
+        """Returns the clips of a role of which a measurer has no numbers, and why."""
+        return {
+            name: why
+            for work in self.works
+            for role in work.roles
+            if role.name == role_name
+            for name, why in unreadable(work, role, measurer, self.store).items()
+        }
 
 
 def distributions(
     numbers: Numbers, measurer: Measurer, protocol: Protocol, table: Table, *, replicates: int, fps: float
-) -> dict[str, str]:
+) -> None:
     """Adds Frechet and kernel distances of a network's features, and the Inception score.
 
     Args:
@@ -100,9 +105,6 @@ def distributions(
         table: Is added to.
         replicates: Of the bootstrap.
         fps: Frames a second of a clip.
-
-    Returns:
-        Clips that the network could not look at, and why.
     """
     mine = DISTRIBUTIONS[measurer.role]
     per_frame = measurer.role == "inception"
@@ -110,13 +112,12 @@ def distributions(
     if REAL not in found or MODEL not in found:
         why = numbers.failed.get(measurer.role, "no clip of a side could be measured")
         table.leave_out(mine, why)
-        return {}
-    why = {name: reason for gathered in found.values() for name, reason in gathered.why.items()}
+        return
     counts = {role: len(found[role].tasks) for role in (REAL, MODEL)}
     if min(counts.values()) < 2:
         side = "generated" if counts[MODEL] < 2 else "real"
         table.leave_out(mine, f"a distribution needs two clips a side, and one {side} clip is all there is")
-        return why
+        return
     mini = measurer.role == "mini"
     ddof, seed = protocol.ddof or 0, protocol.seed or 0
     subsets, size = protocol.kernel_subsets or 100, protocol.kernel_subset_size or 1000
@@ -153,7 +154,6 @@ def distributions(
         table.leave_out(
             tuple(name for name in mine if name not in table.metrics), " ".join(str(error).split())
         )
-    return why
 
 
 def _features(gathered: Gathered, name: str) -> FeatureSet:
@@ -269,14 +269,16 @@ def comparisons(numbers: Numbers, measurer: Measurer, taken: Taken, table: Table
         has_place=False,
         note=f"a still video has none: read it beside the motion a frame in pixels ({said})",
     )
-    flat = [
-        task.clip.name
-        for task, spread in zip(found[MODEL].tasks, found[MODEL].arrays["spread"], strict=True)
-        if spread < 1
-    ]
-    if not flat:
-        return []
-    return [f"{len(flat)} generated clips are of one colour (first {flat[0]}); they count like the others"]
+    notes: list[str] = []
+    for role, side in ((MODEL, "generated"), (REAL, "real")):
+        spreads = found[role].arrays["spread"] if role in found else ()
+        flat = [index for index, spread in enumerate(spreads) if spread < 1]
+        if flat:
+            first = found[role].tasks[flat[0]].clip.name
+            notes.append(
+                f"{len(flat)} {side} clips are of one colour (first {first}); they count like the others"
+            )
+    return notes
 
 
 def adherence(numbers: Numbers, measurer: Measurer, table: Table, *, mini: bool) -> None:

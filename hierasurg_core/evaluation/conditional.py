@@ -9,6 +9,7 @@ Legend: B clips, F frames, H rows, W columns, C the three channels, N objects.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from hierasurg_core.errors import WeightsError
 from hierasurg_core.evaluation.agreement import compare_maps
 from hierasurg_core.evaluation.extractors import load_script
 from hierasurg_core.evaluation.measuring import Measured, Rows
-from hierasurg_core.evaluation.pairs import WarpError, first_frame_fidelity, psnr_F, ssim_F, warp_error
+from hierasurg_core.evaluation.pairs import Each, WarpError, first_frame_fidelity, psnr_F, ssim_F, warp_error
 from hierasurg_core.maps import PanopticClip
 
 _NAN = float("nan")
@@ -31,26 +32,33 @@ class PairMeasurer:
     """Comparisons of pixels: with the real clip, with the given frame, with the frame before."""
 
     role, name, digest = "pairs", "pairs", ""
-    key = "pairs 1"
+    key = "pairs 2"
 
     def measure(self, batch: Sequence[Measured]) -> Rows:
         """Returns "psnr" and "ssim" (B, F), "first_psnr", "first_ssim", "warp", "motion_px" and "spread" (B).
 
         "spread" is the standard deviation of all pixels, by which a clip of one colour is told.
         """
+        threads = torch.get_num_threads()
+        if threads == 1:
+            return self._rows(batch, map)
+        with ThreadPoolExecutor(threads) as pool:
+            return self._rows(batch, pool.map)
+
+    def _rows(self, batch: Sequence[Measured], each: Each) -> Rows:
         frames = len(batch[0].video_FHWC)
         psnr_BF, ssim_BF = np.full((2, len(batch), frames), _NAN)
         rows: dict[str, list[float]] = {name: [] for name in _SINGLE}
         for index, clip in enumerate(batch):
             if clip.real_FHWC is not None:
                 psnr_BF[index] = psnr_F(clip.video_FHWC, clip.real_FHWC)
-                ssim_BF[index] = ssim_F(clip.video_FHWC, clip.real_FHWC)
+                ssim_BF[index] = ssim_F(clip.video_FHWC, clip.real_FHWC, each=each)
             given = clip.given_HWC
-            first = None if given is None else first_frame_fidelity(clip.video_FHWC, given)
+            first = None if given is None else first_frame_fidelity(clip.first_HWC[None], given)
             rows["first_psnr"].append(_NAN if first is None else first.psnr_db)
             rows["first_ssim"].append(_NAN if first is None else first.ssim)
             still = bool((clip.video_FHWC == clip.video_FHWC[:1]).all())
-            warp = WarpError(0.0, 1.0, 0.0) if still else warp_error(clip.video_FHWC)
+            warp = WarpError(0.0, 1.0, 0.0) if still else warp_error(clip.video_FHWC, each=each)
             rows["warp"].append(warp.error)
             rows["motion_px"].append(warp.motion_px)
             rows["spread"].append(float(clip.video_FHWC.std()))
@@ -87,7 +95,7 @@ class LpipsMeasurer:
             WeightsError: The module takes no pictures.
         """
         values = [
-            _NAN if clip.given_HWC is None else self._distance(clip.video_FHWC[0], clip.given_HWC)
+            _NAN if clip.given_HWC is None else self._distance(clip.first_HWC, clip.given_HWC)
             for clip in batch
         ]
         return {"first_lpips": np.array(values)}
@@ -96,6 +104,8 @@ class LpipsMeasurer:
         pair = torch.from_numpy(np.stack([a_HWC, b_HWC])).to(self._device).permute(0, 3, 1, 2).float()
         try:
             a_D, b_D = self._module(pair, resize_images=False, return_lpips=True)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise WeightsError(f"the TorchScript of LPIPS does not take pictures: {reason}") from error
@@ -136,16 +146,17 @@ class MapMeasurer:
 
     role = "maps"
 
-    def __init__(self, segmenter: Propagator, prompt: Any) -> None:
+    def __init__(self, segmenter: Propagator, prompt: Any, dtype: torch.dtype = torch.float32) -> None:
         """Takes a loaded segmenter.
 
         Args:
             segmenter: SAM 2.
             prompt: `labeling.segmenter.MaskPrompt`.
+            dtype: In which it computes.
         """
         self._segmenter, self._prompt = segmenter, prompt
         self.name, self.digest = segmenter.name, segmenter.digest
-        self.key = f"maps 1 {segmenter.name} {segmenter.digest}"
+        self.key = f"maps 1 {segmenter.name} {segmenter.digest} {dtype}"
 
     def measure(self, batch: Sequence[Measured]) -> Rows:
         """Returns "map_iou" and "boundary_f" (B)."""

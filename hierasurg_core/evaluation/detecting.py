@@ -66,6 +66,8 @@ class ScriptDetector:
             pixels = torch.from_numpy(frame_HWC.copy()).to(self._device).permute(2, 0, 1).float() / 255
             try:
                 said = self._module([pixels] if self._takes_list else pixels[None])
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[-200:]
                 raise WeightsError(f"the detector {self._path} does not take a frame: {reason}") from error

@@ -10,9 +10,8 @@ A run that is refused because of its words or its folders leaves nothing behind.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,11 @@ from hierasurg_core.evaluation.distances import FROZEN, MODEL, REAL, VAE
 from hierasurg_core.evaluation.loading import Networks, load_networks
 from hierasurg_core.evaluation.mini import MINI_CLASSIFIER
 from hierasurg_core.evaluation.protocol import Protocol, load_protocol
+from hierasurg_core.evaluation.recordings import Side, Unreadable
 from hierasurg_core.evaluation.report.html import write_html
 from hierasurg_core.evaluation.report.schema import KIND, SCHEMA, Report, parse_report
 from hierasurg_core.evaluation.settling import Sampling, protocol_facts, settle_protocol, settle_sampling
-from hierasurg_core.evaluation.sides import Side, Unreadable, open_side
+from hierasurg_core.evaluation.sides import open_side
 from hierasurg_core.evaluation.table import Table
 from hierasurg_core.evaluation.taking import Taken, take
 from hierasurg_core.progress import Progress
@@ -114,7 +114,7 @@ def evaluate(
     real = open_side(config.real, config.split)
     progress.advance()
     sampling = settle_sampling(config, protocol, generated, real)
-    taken = take(config, sampling, generated, real)
+    taken = take(config, protocol, sampling, generated, real)
     for note in taken.notes:
         progress.note(note)
     clock.lap("look")
@@ -131,15 +131,15 @@ def evaluate(
     files = config.out / REPORT_FILE, config.out / PAGE_FILE
     if runtime.rank():
         return EvaluateResult(None, *files, collected.measured, time.monotonic() - began)
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=store.folder) as scratch:
-        numbers = Numbers(works, store, Path(scratch), collected.failed)
-        report = _compute(config, protocol, sampling, taken, networks, numbers, table, progress)
+    if VAE in collected.failed:
+        table.leave_out("vae baseline", collected.failed[VAE])
+    numbers = Numbers(works, store, collected.failed)
+    unread = {role: _unread(numbers, networks, role) for role in (MODEL, REAL)}
+    report = _compute(config, protocol, sampling, taken, networks, numbers, unread, table, progress)
     clock.lap("compute")
     report["sides"] = {
-        "generated": _side(
-            generated, taken.generated, sampling, taken.generated_unreadable, report.pop("unread")
-        ),
-        "real": _side(real, taken.real, sampling, taken.real_unreadable, {}),
+        "generated": _side(generated, taken.generated, sampling, taken.generated_unreadable, unread[MODEL]),
+        "real": _side(real, taken.real, sampling, taken.real_unreadable, unread[REAL]),
     }
     better = {name: metric["better"] for name, metric in table.metrics.items()}
     names = showing.choose([t.clip.name for t in taken.generated], table.of_clips, better, config.wall)
@@ -173,6 +173,7 @@ def _compute(
     taken: Taken,
     networks: Networks,
     numbers: Numbers,
+    unread: Mapping[str, Mapping[str, str]],
     table: Table,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -182,15 +183,14 @@ def _compute(
     settled, deviations = settle_protocol(
         protocol,
         sampling,
-        counts=(len(taken.real), len(taken.generated)),
+        counts=(len(taken.real) - len(unread[REAL]), len(taken.generated) - len(unread[MODEL])),
         extractor=_main_extractor(protocol, networks),
         seed=config.seed,
     )
     notes = [*taken.notes, *deviations]
-    unread: dict[str, str] = {}
     for role, measurer in measurers.items():
         if role in DISTRIBUTIONS:
-            unread |= computing.distributions(
+            computing.distributions(
                 numbers, measurer, settled, table, replicates=config.replicates, fps=sampling.fps
             )
         if role == "classifier" or (role == "mini" and config.classifier == "mini"):
@@ -213,13 +213,12 @@ def _compute(
     return {
         "schema": SCHEMA,
         "kind": KIND,
-        "protocol": protocol_facts(settled, {role: model["digest"] for role, model in models.items()}),
+        "protocol": protocol_facts(settled),
         "models": models,
         "metrics": table.metrics,
         "left_out": table.left_out,
         "plots": table.plots,
         "notes": list(dict.fromkeys(notes)),
-        "unread": unread,
     }
 
 
@@ -239,20 +238,26 @@ def _side(
     tasks: Iterable[Task],
     sampling: Sampling,
     unreadable: Iterable[Unreadable],
-    unread: dict[str, str],
+    unread: Mapping[str, str],
 ) -> dict[str, Any]:
     clips = [task.clip for task in tasks]
-    names = {clip.name for clip in clips}
-    left = [*unreadable, *(Unreadable(name, why) for name, why in unread.items() if name in names)]
-    broken = {entry.file for entry in left}
+    left = [*unreadable, *(Unreadable(name, why) for name, why in unread.items())]
     return {
         "path": str(side.path),
-        "clips": sum(clip.name not in broken for clip in clips),
+        "clips": len(clips) - len(unread),
         "frames": sampling.frames,
         "fps": sampling.fps,
         "size_hw": list(clips[0].recording.size_hw),
         "unreadable": [dataclasses.asdict(entry) for entry in left],
     }
+
+
+def _unread(numbers: Numbers, networks: Networks, role: str) -> dict[str, str]:
+    """Clips of a side that could not be read, or of which a network gives NaN, and why."""
+    unread: dict[str, str] = {}
+    for measurer in networks.measurers.values():
+        unread |= numbers.unreadable(measurer, role)
+    return unread
 
 
 def _makers(tasks: Iterable[Task]) -> set[str]:

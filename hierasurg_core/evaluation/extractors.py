@@ -31,7 +31,7 @@ from hierasurg_core.evaluation.mini import MINI_CLASSIFIER, SIZE_HW, WEIGHTS_FIL
 from hierasurg_core.evaluation.preparing import Preparation, preparation_of, prepared_BFCHW
 from hierasurg_core.evaluation.protocol import Protocol
 
-_VERSION = 1  # of the definitions here; part of every key
+_VERSION = 2  # of the definitions here; part of every key
 _LEAST_FRAMES = 4  # below which no network here sees a video
 
 
@@ -156,6 +156,8 @@ class MiniExtractor:
         """
         self.name = "mini"
         self._net: MiniVideoNet = load_mini(folder, device)
+        for part in (self._net.stem, self._net.trunk, self._net.frame_block):
+            part.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
         self.digest = sha256_file(folder / WEIGHTS_FILE)
         self._device = device
         self._how = Preparation("stretch", SIZE_HW)
@@ -164,8 +166,11 @@ class MiniExtractor:
     @torch.inference_mode()
     def measure(self, batch: Sequence[Measured]) -> Rows:
         """Returns "clip" (B, D), "frame" (B, F, D), and logits "phase", "triplet" and "frame_phase"."""
-        pixels = prepared_BFCHW([clip.video_FHWC for clip in batch], self._how, self._device)
-        output = self._net(pixels)
+        clips = [clip.video_FHWC for clip in batch]
+        is_still = all(bool((clip_FHWC == clip_FHWC[:1]).all()) for clip_FHWC in clips)
+        still = len(clips[0]) if is_still else 1  # as all clips of a frozen first frame are
+        seen = [clip_FHWC[:1] for clip_FHWC in clips] if is_still else clips
+        output = self._net(prepared_BFCHW(seen, self._how, self._device), still=still)
         return {
             "clip": output.clip_BD.cpu().numpy(),
             "frame": output.frame_BFD.cpu().numpy(),
@@ -207,6 +212,8 @@ class I3DExtractor:
             features_BD = self._module(
                 pixels.contiguous(), rescale=self._inside, resize=self._inside, return_features=True
             )
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             reason = " ".join(str(error).split())[-200:]
             raise WeightsError(f"I3D cannot take clips of {pixels.shape[2]} frames: {reason}") from error

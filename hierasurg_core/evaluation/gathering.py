@@ -8,6 +8,7 @@ Legend: N clips with numbers.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +32,14 @@ class Gathered:
         arrays: (N, ...) by name.
         tasks: The clips with numbers, in order.
         places: Their places among all tasks of the side.
-        why: Reasons for the others, by name of the clip.
     """
 
     arrays: Mapping[str, NDArray[Any]]
     tasks: tuple[Task, ...]
     places: NDArray[np.intp]
-    why: Mapping[str, str]
 
 
-def gather(
-    work: Work, role: Role, measurer: Measurer, store: Store, scratch: Path, names: Sequence[str]
-) -> Gathered | None:
+def gather(work: Work, role: Role, measurer: Measurer, store: Store, names: Sequence[str]) -> Gathered | None:
     """Reads what was measured.
 
     Args:
@@ -50,16 +47,14 @@ def gather(
         role: Of it.
         measurer: Whose numbers.
         store: Where they are.
-        scratch: Folder for memory maps.
         names: Arrays that are wanted; those that the measurer does not give are left out.
 
     Returns:
-        The arrays; None where a unit is missing or no clip has numbers.
+        The arrays, large ones on disk; None where a unit is missing or no clip has numbers.
     """
     wanted = frozenset(names)
     tasks: list[Task] = []
     places: list[int] = []
-    why: dict[str, str] = {}
     shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     units = list(work.units())
     position = 0
@@ -67,7 +62,6 @@ def gather(
         stored = store.load(unit_key(unit, role, measurer), wanted)
         if stored is None:
             return None
-        why |= {unit[place].clip.name: reason for place, reason in stored.why.items()}
         for place in np.flatnonzero(stored.kept_B):
             tasks.append(unit[place])
             places.append(position + int(place))
@@ -77,8 +71,7 @@ def gather(
     if not tasks:
         return None
     arrays = {
-        name: _array(scratch / f"{measurer.role}-{role.name}-{name}.npy", (len(tasks), *shape), dtype)
-        for name, (shape, dtype) in shapes.items()
+        name: _array(store.folder, (len(tasks), *shape), dtype) for name, (shape, dtype) in shapes.items()
     }
     filled = 0
     for unit in units:
@@ -89,10 +82,22 @@ def gather(
         for name, rows in stored.rows.items():
             arrays[name][filled : filled + count] = rows[stored.kept_B]
         filled += count
-    return Gathered(arrays, tuple(tasks), np.array(places, np.intp), why)
+    return Gathered(arrays, tuple(tasks), np.array(places, np.intp))
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _array(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array in memory or, where it is large, in a file without a name, which goes with the process."""
     if int(np.prod(shape[1:])) < _LARGE:
         return np.empty(shape, dtype)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def unreadable(work: Work, role: Role, measurer: Measurer, store: Store) -> dict[str, str]:
+    """Returns the clips that a measurer gave no numbers for, and why; also where it gave none at all."""
+    why: dict[str, str] = {}
+    for unit in work.units():
+        stored = store.load(unit_key(unit, role, measurer), frozenset())
+        if stored is not None:
+            why |= {unit[place].clip.name: reason for place, reason in stored.why.items()}
+    return why

@@ -35,7 +35,7 @@ from hierasurg_core.evaluation.extractors import (
 )
 from hierasurg_core.evaluation.measuring import Measurer
 from hierasurg_core.evaluation.protocol import Protocol
-from hierasurg_core.evaluation.sides import Side
+from hierasurg_core.evaluation.recordings import Side
 from hierasurg_core.evaluation.table import Table
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import resolve_dtype
@@ -170,7 +170,7 @@ def _maps(sam: str | None, config: EvaluateConfig, device: torch.device) -> MapM
     segmenter = load_segmenter(
         sam, checkpoint=None, weights_dir=config.weights_dir, device=device, dtype=dtype, compile=False
     )
-    return MapMeasurer(segmenter, MaskPrompt)
+    return MapMeasurer(segmenter, MaskPrompt, dtype)
 
 
 def _vae(config: EvaluateConfig, generated: Side, real: Side, device: torch.device) -> VaeRoundTrip:

@@ -26,7 +26,8 @@ class Measured:
     """One clip, and what belongs to it.
 
     Attributes:
-        video_FHWC: uint8 RGB.
+        video_FHWC: uint8 RGB, the frames that count.
+        start_HWC: The frame that it begins with; None: the first that counts.
         real_FHWC: The real clip that it is to resemble, of the same size and length; None without one.
         given_HWC: The frame that it was to begin with, of the same size; None where that is not known.
         maps: The maps that it was to follow, one for each frame; None without.
@@ -36,6 +37,12 @@ class Measured:
     real_FHWC: NDArray[np.uint8] | None = None
     given_HWC: NDArray[np.uint8] | None = None
     maps: PanopticClip | None = None
+    start_HWC: NDArray[np.uint8] | None = None
+
+    @property
+    def first_HWC(self) -> NDArray[np.uint8]:
+        """Returns the frame that it begins with."""
+        return self.video_FHWC[0] if self.start_HWC is None else self.start_HWC
 
 
 class Measurer(Protocol):

@@ -144,13 +144,20 @@ class MiniVideoNet(nn.Module):
         parts = torch.tensor([(t.instrument_id, t.verb_id, t.target_id) for t in taxonomy.TRIPLETS])
         self.register_buffer("parts_of_triplet", parts, persistent=False)
 
-    def forward(self, video_BFCHW: Tensor) -> MiniOutput:
-        """Looks at clips of any length of at least four frames, pixels in [0, 1]."""
-        batch, frames = video_BFCHW.shape[:2]
+    def forward(self, video_BFCHW: Tensor, *, still: int = 1) -> MiniOutput:
+        """Looks at clips of any length of at least four frames, pixels in [0, 1].
+
+        Args:
+            video_BFCHW: The clips.
+            still: Each frame stands for so many that are alike; costs hardly more than one.
+        """
+        batch, frames = len(video_BFCHW), video_BFCHW.shape[1] * still
         x = (video_BFCHW.flatten(0, 1) - 0.35) / 0.25
         x = torch.relu(self.stem_norm(self.stem(x)))
         trunk_NCHW = self.trunk(x)
         frame_ND = self.frame_out(self.frame_block(trunk_NCHW).mean((-2, -1)))
+        if still > 1:
+            trunk_NCHW, frame_ND = (rows.repeat_interleave(still, 0) for rows in (trunk_NCHW, frame_ND))
         trunk_BCFHW = trunk_NCHW.unflatten(0, (batch, frames)).transpose(1, 2)
         clip_BCFHW = self.clip_blocks(trunk_BCFHW)
         # How much each channel changes from frame to frame: an order that is wrong shows at once.

@@ -3,10 +3,16 @@
 Owns the definitions, which differ between libraries by more than models do; each function states its own.
 It works on uint8 RGB as `video` reads it and refuses anything else.
 
+Frames are independent of each other, so whoever has several cores may pass a thread pool's `map` as `each`;
+numbers are the same with any.
+
 Legend: F frames, P pairs of consecutive frames, H rows, W columns, C the three channels.
 """
 
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +24,9 @@ PSNR_CEILING_DB = 100.0  # of equal pictures, whose PSNR is infinite: JSON has n
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _LEAST_FLOW_PX = 16
+
+Each = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
+"""`map`, or one that does the same with several threads."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ def psnr_F(a_FHWC: NDArray[np.uint8], b_FHWC: NDArray[np.uint8]) -> NDArray[np.f
     return 10 * np.log10(255**2 / np.maximum(errors, floor))
 
 
-def ssim_F(a_FHWC: NDArray[np.uint8], b_FHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+def ssim_F(a_FHWC: NDArray[np.uint8], b_FHWC: NDArray[np.uint8], *, each: Each = map) -> NDArray[np.float64]:
     """Returns the structural similarity of each frame, 1 where they are equal.
 
     Gaussian window of 11 x 11 px and sigma 1.5, K1 = 0.01, K2 = 0.03, range 255, variances weighted by the
@@ -69,7 +78,7 @@ def ssim_F(a_FHWC: NDArray[np.uint8], b_FHWC: NDArray[np.uint8]) -> NDArray[np.f
     _check_pair(a_FHWC, b_FHWC)
     if min(a_FHWC.shape[1:3]) < _WINDOW:
         raise DataError(f"SSIM needs frames of {_WINDOW} x {_WINDOW} px or more, not {a_FHWC.shape[1:3]}")
-    return np.array([_ssim(a, b) for a, b in zip(a_FHWC, b_FHWC, strict=True)])
+    return np.array(list(each(lambda frame: _ssim(a_FHWC[frame], b_FHWC[frame]), range(len(a_FHWC)))))
 
 
 def first_frame_fidelity(video_FHWC: NDArray[np.uint8], given_HWC: NDArray[np.uint8]) -> FirstFrameFidelity:
@@ -84,7 +93,7 @@ def first_frame_fidelity(video_FHWC: NDArray[np.uint8], given_HWC: NDArray[np.ui
     )
 
 
-def warp_error(video_FHWC: NDArray[np.uint8]) -> WarpError:
+def warp_error(video_FHWC: NDArray[np.uint8], *, each: Each = map) -> WarpError:
     """Returns the warp error of a video, over all its pairs of consecutive frames.
 
     The flow from each frame to the next and back is OpenCV's DIS (preset medium) on grey values; the next
@@ -103,26 +112,35 @@ def warp_error(video_FHWC: NDArray[np.uint8]) -> WarpError:
             f"not {video_FHWC.shape[:3]}"
         )
     greys = [cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2GRAY) for frame_HWC in video_FHWC]
-    machine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    seen, squares, length, unmoved = 0, 0.0, 0.0, 0.0
-    for index in range(len(video_FHWC) - 1):
-        forward_HW2 = _flow(machine, greys[index], greys[index + 1])
-        visible_HW, place_HW2 = _visible(forward_HW2, _flow(machine, greys[index + 1], greys[index]))
-        frame_HWC, next_HWC = video_FHWC[index].astype(np.float32), video_FHWC[index + 1].astype(np.float32)
-        drawn_HWC = _drawn_back(next_HWC, place_HW2)
-        seen += int(visible_HW.sum())
-        squares += float(np.sum((drawn_HWC - frame_HWC)[visible_HW] ** 2, dtype=np.float64))
-        length += float(np.linalg.norm(forward_HW2[visible_HW], axis=-1).sum(dtype=np.float64))
-        unmoved += float(np.mean((next_HWC - frame_HWC) ** 2, dtype=np.float64))
-    pixels = (len(video_FHWC) - 1) * greys[0].size
+
+    def of_pair(index: int) -> tuple[int, float, float]:
+        forward_HW2 = _flow(greys[index], greys[index + 1])
+        visible_HW, place_HW2 = _visible(forward_HW2, _flow(greys[index + 1], greys[index]))
+        drawn_HWC = _drawn_back(video_FHWC[index + 1].astype(np.float32), place_HW2)
+        gap_HWC = drawn_HWC - video_FHWC[index]
+        squares_HW = np.einsum("hwc,hwc->hw", gap_HWC, gap_HWC)
+        lengths_HW = np.sqrt(_squared(forward_HW2))
+        return (
+            int(visible_HW.sum()),
+            float(squares_HW[visible_HW].sum(dtype=np.float64)),
+            float(lengths_HW[visible_HW].sum(dtype=np.float64)),
+        )
+
+    of_pairs = list(each(of_pair, range(len(video_FHWC) - 1)))
+    seen, squares, length = (sum(values) for values in zip(*of_pairs, strict=True))
+    pixels = len(of_pairs) * greys[0].size
     if not seen:
-        return WarpError(unmoved / (len(video_FHWC) - 1) / 255**2, 0.0, 0.0)
+        gaps = (np.diff(pair_FHWC.astype(np.float64), axis=0) for pair_FHWC in _neighbours(video_FHWC))
+        return WarpError(float(np.mean([np.mean(gap**2) for gap in gaps])) / 255**2, 0.0, 0.0)
     return WarpError(squares / (3 * seen) / 255**2, seen / pixels, length / seen)
 
 
-def _flow(
-    machine: cv2.DISOpticalFlow, from_HW: cv2.typing.MatLike, to_HW: cv2.typing.MatLike
-) -> NDArray[np.float32]:
+def _neighbours(video_FHWC: NDArray[np.uint8]) -> Iterable[NDArray[np.uint8]]:
+    return (video_FHWC[index : index + 2] for index in range(len(video_FHWC) - 1))
+
+
+def _flow(from_HW: cv2.typing.MatLike, to_HW: cv2.typing.MatLike) -> NDArray[np.float32]:
+    machine = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # it must not be shared by threads
     return np.asarray(machine.calc(from_HW, to_HW, np.zeros((*from_HW.shape, 2), np.float32)), np.float32)
 
 
@@ -131,13 +149,23 @@ def _visible(
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Which pixels are seen in both frames, and where (x, y) they go."""
     height, width = forward_HW2.shape[:2]
-    grid_HW2 = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-    place_HW2 = grid_HW2 + forward_HW2
+    place_HW2 = _grid_HW2(height, width) + forward_HW2
     back_HW2 = _drawn_back(backward_HW2, place_HW2)
-    inside_HW = ((place_HW2 >= 0) & (place_HW2 <= (width - 1, height - 1))).all(axis=-1)
-    gap_HW = ((forward_HW2 + back_HW2) ** 2).sum(axis=-1)
-    lengths_HW = (forward_HW2**2).sum(axis=-1) + (back_HW2**2).sum(axis=-1)
-    return inside_HW & (gap_HW < 0.01 * lengths_HW + 0.5), place_HW2
+    x_HW, y_HW = place_HW2[..., 0], place_HW2[..., 1]
+    inside_HW = (x_HW >= 0) & (x_HW <= width - 1) & (y_HW >= 0) & (y_HW <= height - 1)
+    lengths_HW = _squared(forward_HW2) + _squared(back_HW2)
+    return inside_HW & (_squared(forward_HW2 + back_HW2) < 0.01 * lengths_HW + 0.5), place_HW2
+
+
+@functools.lru_cache(maxsize=4)
+def _grid_HW2(height: int, width: int) -> NDArray[np.float32]:
+    """Each pixel's own (x, y)."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+
+
+def _squared(flow_HW2: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squared lengths; a sum over so short an axis is slow."""
+    return flow_HW2[..., 0] ** 2 + flow_HW2[..., 1] ** 2
 
 
 def _drawn_back(image_HWC: NDArray[np.float32], place_HW2: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.evaluation.distances import FROZEN, MODEL, REAL, RoleValue, place_between
-from hierasurg_core.evaluation.sides import Labels, phase_name, triplet_name
+from hierasurg_core.evaluation.recordings import Labels, phase_name, triplet_name
 
 _LEVEL = 0.95
 

@@ -16,7 +16,7 @@ from typing import Any
 from hierasurg_core.config import EvaluateConfig, to_dict
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.protocol import Protocol
-from hierasurg_core.evaluation.sides import Side
+from hierasurg_core.evaluation.recordings import Side
 
 DEFAULT_FRAMES = 16
 _SUBSET_SIZE = 1000
@@ -161,11 +161,10 @@ def settle_protocol(
     return dataclasses.replace(protocol, **facts, **filled), deviations
 
 
-def protocol_facts(protocol: Protocol, digests: dict[str, str]) -> dict[str, Any]:
-    """Returns the protocol as a report has it, with the digest of it and of all that measured."""
+def protocol_facts(protocol: Protocol) -> dict[str, Any]:
+    """Returns the protocol as a report has it, with its digest; networks are compared one by one."""
     facts = to_dict(protocol)
-    said = {key: value for key, value in facts.items() if key != "name"}
-    text = json.dumps([said, digests], sort_keys=True)
+    text = json.dumps({key: value for key, value in facts.items() if key != "name"}, sort_keys=True)
     return {**facts, "digest": hashlib.sha256(text.encode()).hexdigest()}
 
 

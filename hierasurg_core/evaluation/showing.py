@@ -5,6 +5,7 @@ Owns which they are and their files. A clip that is there already is not written
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from hierasurg_core.artifacts import ensure_writable_folder
 from hierasurg_core.errors import DataError
 from hierasurg_core.evaluation.collect import Task
-from hierasurg_core.evaluation.sides import Clip, phase_name, triplet_name
+from hierasurg_core.evaluation.recordings import Clip, phase_name, triplet_name
 from hierasurg_core.maps import (
     MAX_LEVELS,
     PanopticClip,
@@ -86,7 +87,8 @@ def write_clips(
     for task in tasks:
         progress.advance()
         recording = task.clip.recording
-        stem = f"{FOLDER}/{task.clip.name.replace('/', '_')}-{task.clip.digest[:8]}"
+        digest = hashlib.sha256(f"{task.digest} {fps}".encode()).hexdigest()
+        stem = f"{FOLDER}/{task.clip.name.replace('/', '_')}-{digest[:8]}"
         try:
             generated = _video(task.clip, f"{stem}.mp4", out, fps)
             real = None if task.real is None else _video(task.real, f"{stem}_real.mp4", out, fps)

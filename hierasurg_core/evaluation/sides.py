@@ -1,9 +1,9 @@
-"""The two sides of an evaluation: which clips a folder holds, what is known of them, and their pixels.
+"""The two sides of an evaluation: which recordings a folder holds, and what is known of them.
 
-Owns the forms that a side may have: samples of `generate` (mp4 files with a JSON each), a data set of
+Owns the kinds of folder that a side may be: samples of `generate` (mp4 files with a JSON each), a data set of
 `build-dataset` (whose frames are read where it found them), a folder of mp4 files, a folder of frame
 folders, or one frame folder. It names what cannot be read and goes on; it refuses a folder with nothing in
-it. Nothing is decoded before `Clip.read`.
+it. Digests change with every file that a measurement may read.
 
 Legend: F frames, H rows, W columns, C the three channels.
 """
@@ -11,26 +11,30 @@ Legend: F frames, H rows, W columns, C the three channels.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core import taxonomy
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.datasets.clips import ClipForm
 from hierasurg_core.datasets.dataset import LatentDataset
-from hierasurg_core.datasets.frames import file_digest, numbered_images, read_manifest
-from hierasurg_core.datasets.manifest import MANIFEST, Manifest, read_dataset_manifest
+from hierasurg_core.datasets.frames import (
+    FrameFolder,
+    file_digest,
+    images_digest,
+    numbered_images,
+    read_manifest,
+)
+from hierasurg_core.datasets.manifest import MANIFEST, Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.datasets.plan import find_videos
 from hierasurg_core.datasets.splits import TRAIN
-from hierasurg_core.errors import DataError
+from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.evaluation.recordings import Labels, Recording, Side, Unreadable
 from hierasurg_core.maps import PanopticClip, fit_maps, load_clip
 from hierasurg_core.video import fit_image, iter_video, probe_video, read_image
 
@@ -40,122 +44,6 @@ _MAPS_SUFFIX = "_maps"  # of the coloured maps beside a sample
 _BESIDE = (_MAPS_SUFFIX, "_overlay", "_side_by_side")  # what else lies beside a sample
 _LONGEST_FILE = 4096  # frames of a video file that counts as a clip
 _FORMS = "samples of 'generate', a data set of 'build-dataset', mp4 files, or folders of 000000.jpg, ..."
-
-Read = Callable[[Sequence[int]], "NDArray[np.uint8]"]
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What is done in a clip.
-
-    Attributes:
-        phase: Id; None where it is not known.
-        triplet: Id of what is done most of the time; None as for the phase.
-        triplets: Ids of all that is done in it.
-    """
-
-    phase: int | None = None
-    triplet: int | None = None
-    triplets: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, eq=False)
-class Recording:
-    """A stretch of frames on disk, of which a clip is cut or several are.
-
-    Attributes:
-        name: "0000" of a sample, "video01/000480" of a data set's clip, the file's or folder's name else.
-        operation: What clips that resemble each other have in common.
-        digest: Of its content.
-        num_frames: How many.
-        fps: Frames a second; None where nobody says.
-        size_hw: Pixels.
-        read: Gives frames by their rising numbers, uint8 (F, H, W, 3).
-        many: Whether it may be cut into several clips.
-        black: Frames outside the body.
-        labels: What is done in it.
-        maps: Gives its maps, one a second, or those it was made of.
-        maps_video: The same as a coloured video, where there is a file.
-        seed: Of a sample.
-        start: Of a sample, its record's "source" or "start": what it began with.
-        made_by: Of a sample, its record's "model".
-    """
-
-    name: str
-    operation: str
-    digest: str
-    num_frames: int
-    fps: float | None
-    size_hw: tuple[int, int]
-    read: Read
-    many: bool = False
-    black: frozenset[int] = frozenset()
-    labels: Labels = field(default_factory=Labels)
-    maps: Callable[[], PanopticClip] | None = None
-    maps_video: Path | None = None
-    seed: int | None = None
-    start: Mapping[str, Any] = field(default_factory=dict)
-    made_by: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A file that was left out."""
-
-    file: str
-    why: str
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """All that a folder holds.
-
-    Attributes:
-        path: The folder.
-        kind: "samples", "dataset", "videos" or "frames".
-        recordings: In the order of their names.
-        unreadable: What was left out.
-        notes: What was chosen for the user.
-        find: Gives the recording of this name, also of another split.
-        manifest: Of a data set.
-    """
-
-    path: Path
-    kind: str
-    recordings: tuple[Recording, ...]
-    unreadable: tuple[Unreadable, ...]
-    notes: tuple[str, ...]
-    find: Callable[[str], Recording | None]
-    manifest: Manifest | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """Frames of a recording that are measured together.
-
-    Attributes:
-        name: The recording's, with the first frame where it has several clips.
-        recording: Where they are.
-        frames: Their numbers, rising.
-    """
-
-    name: str
-    recording: Recording
-    frames: tuple[int, ...]
-
-    @property
-    def digest(self) -> str:
-        """Tells this clip's pixels from all others'."""
-        text = f"{self.recording.digest} {self.frames} {self.recording.size_hw}"
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def read(self) -> NDArray[np.uint8]:
-        """Decodes the frames, uint8 (F, H, W, 3).
-
-        Raises:
-            DataError: A frame is missing or damaged.
-        """
-        return self.recording.read(self.frames)
 
 
 def open_side(path: Path, split: str | None = None) -> Side:
@@ -167,11 +55,14 @@ def open_side(path: Path, split: str | None = None) -> Side:
 
     Raises:
         DataError: It is missing or empty, or the data set is damaged or its frames are gone.
+        UsageError: A split was asked for, and it is no data set.
     """
     if not path.is_dir():
         raise DataError(f"there is no folder {path}: give {_FORMS}")
     if (path / MANIFEST).is_file():
         return _dataset(path, split)
+    if split is not None:
+        raise UsageError(f"{path} is no data set, so it has no split '{split}': leave out --split")
     videos = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _VIDEO_SUFFIXES]
     videos = [file for file in videos if not file.stem.endswith(_BESIDE)]
     if videos:
@@ -181,54 +72,6 @@ def open_side(path: Path, split: str | None = None) -> Side:
     if folders:
         return _frame_folders(path, folders)
     raise DataError(f"{path} holds nothing to evaluate: give {_FORMS}")
-
-
-def cut(
-    side: Side, *, frames: int, stride: int, skip: int, num: int | None
-) -> tuple[list[Clip], list[Unreadable]]:
-    """Cuts a side into clips.
-
-    A sample, a data set's clip and a video file give one clip, from their start; a frame folder as many as
-    fit without overlap and without a black frame.
-
-    Args:
-        side: The folder.
-        frames: Of a clip.
-        stride: Every so manieth frame.
-        skip: Frames of each clip that are passed over first.
-        num: At most so many, spread evenly over the side.
-
-    Returns:
-        The clips, and what is too short for one.
-    """
-    clips: list[Clip] = []
-    short: list[Unreadable] = []
-    span = skip + (frames - 1) * stride + 1
-    for recording in side.recordings:
-        found = list(_cut(recording, span, frames, stride, skip))
-        clips += found
-        if not found:
-            why = f"it has {recording.num_frames} frames, and a clip takes {span}"
-            short.append(
-                Unreadable(recording.name, why if not recording.black else f"{why} that are not black")
-            )
-    if num is not None and len(clips) > num:
-        clips = [clips[index * len(clips) // num] for index in range(num)]
-    return clips, short
-
-
-def _cut(recording: Recording, span: int, frames: int, stride: int, skip: int) -> Iterator[Clip]:
-    start = 0
-    while start + span <= recording.num_frames:
-        black = [frame for frame in range(start, start + span) if frame in recording.black]
-        if black:
-            start = black[-1] + 1
-            continue
-        numbers = tuple(range(start + skip, start + span, stride))[:frames]
-        yield Clip(f"{recording.name}/{start:06d}" if recording.many else recording.name, recording, numbers)
-        if not recording.many:
-            return
-        start += span
 
 
 def _by_name(recordings: Sequence[Recording]) -> Callable[[str], Recording | None]:
@@ -245,12 +88,7 @@ def _dataset(path: Path, split: str | None) -> Side:
         )
     notes = () if split else (f"real: the split '{chosen}' of {path}",)
     reader = _DatasetReader(manifest)
-    recordings = tuple(reader.of_split(chosen))
-
-    def find(name: str) -> Recording | None:
-        return reader.by_name().get(name)
-
-    return Side(path, "dataset", recordings, (), notes, find, manifest)
+    return Side(path, "dataset", tuple(reader.of_split(chosen)), (), notes, reader.find, manifest)
 
 
 class _DatasetReader:
@@ -262,35 +100,40 @@ class _DatasetReader:
         videos = _existing(manifest, "videos")
         self._maps = _existing(manifest, "maps")
         self._found = find_videos(videos)
-        self._all: dict[str, Recording] | None = None
-
-    def by_name(self) -> dict[str, Recording]:
-        if self._all is None:
-            splits = sorted({entry.split for entry in self._manifest.shards if entry.clips})
-            self._all = {recording.name: recording for split in splits for recording in self.of_split(split)}
-        return self._all
+        self._of_video: dict[str, dict[str, Recording]] = {}
 
     def of_split(self, split: str) -> Iterator[Recording]:
-        entries = [entry for entry in self._manifest.shards if entry.split == split and entry.clips]
-        clips = LatentDataset(self._manifest, entries)
-        folders = {}
+        wanted = [entry for entry in self._manifest.shards if entry.split == split and entry.clips]
+        for video in dict.fromkeys(entry.video for entry in wanted):
+            yield from self._recordings([entry for entry in wanted if entry.video == video])
+
+    def find(self, name: str) -> Recording | None:
+        """The clip of this name in any split; looks at its own video only."""
+        video = name.split("/")[0]
+        if video not in self._of_video:
+            entries = [entry for entry in self._manifest.shards if entry.video == video and entry.clips]
+            recordings = self._recordings(entries) if entries else ()
+            self._of_video[video] = {recording.name: recording for recording in recordings}
+        return self._of_video[video].get(name)
+
+    def _recordings(self, entries: Sequence[ShardEntry]) -> Iterator[Recording]:
+        """Clips of some shards of one video."""
+        video = entries[0].video
+        if video not in self._found:
+            source = self._manifest.sources["videos"]
+            raise DataError(f"{source} has no {video} any more, of which {self._manifest.folder} was made")
+        path = self._found[video]
+        folder, maps = read_manifest(path), VideoMaps(self._maps / f"{path.name}_masks")
+        digest = f"{_frames_digest(folder)} {maps.digest()} {self._form.fps}"
+        clips = LatentDataset(self._manifest, list(entries))
         for index in range(len(clips)):
-            entry, shard, row = clips.locate(index)
-            if entry.video not in folders:
-                if entry.video not in self._found:
-                    source = self._manifest.sources["videos"]
-                    raise DataError(
-                        f"{source} has no {entry.video} any more, of which {self._manifest.folder} was made"
-                    )
-                path = self._found[entry.video]
-                folders[entry.video] = (read_manifest(path), VideoMaps(self._maps / f"{path.name}_masks"))
-            folder, maps = folders[entry.video]
+            _, shard, row = clips.locate(index)
             start = int(shard.tensors["start"][row])
             said = clips.labels(shard, row)
             yield Recording(
-                name=f"{entry.video}/{start:06d}",
-                operation=entry.video,
-                digest=f"{folder.digest} {start}",
+                name=f"{video}/{start:06d}",
+                operation=video,
+                digest=f"{digest} {start}",
                 num_frames=self._form.num_frames,
                 fps=float(self._form.fps),
                 size_hw=self._form.size_hw,
@@ -436,7 +279,7 @@ def _frame_folders(path: Path, folders: Sequence[Path]) -> Side:
             Recording(
                 name=found.name,
                 operation=found.name,
-                digest=found.digest,
+                digest=_frames_digest(found),
                 num_frames=found.num_frames,
                 fps=found.fps,
                 size_hw=found.size_hw,
@@ -448,6 +291,13 @@ def _frame_folders(path: Path, folders: Sequence[Path]) -> Side:
     return _side(path, "frames", recordings, unreadable)
 
 
+def _frames_digest(folder: FrameFolder) -> str:
+    """Of the pictures: what `extract` notes is the video's, whatever rate, size and crop were asked for."""
+    if folder.fps is None:
+        return folder.digest
+    return images_digest([folder.frame_path(index) for index in range(folder.num_frames)])
+
+
 def _side(path: Path, kind: str, recordings: list[Recording], unreadable: list[Unreadable]) -> Side:
     if not recordings:
         first = f", first {unreadable[0].file}: {unreadable[0].why}" if unreadable else ""
@@ -457,13 +307,3 @@ def _side(path: Path, kind: str, recordings: list[Recording], unreadable: list[U
 
 def _reason(error: DataError) -> str:
     return " ".join(str(error).split())
-
-
-def phase_name(phase: int | None) -> str | None:
-    """A phase's name in the data set's own spelling."""
-    return None if phase is None else taxonomy.PHASES[phase]
-
-
-def triplet_name(triplet: int | None) -> str | None:
-    """A triplet's name, "grasper,retract,gallbladder"."""
-    return None if triplet is None else taxonomy.TRIPLETS[triplet].name

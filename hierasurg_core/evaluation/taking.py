@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from hierasurg_core.config import EvaluateConfig
 from hierasurg_core.errors import DataError
 from hierasurg_core.evaluation.collect import Task, pair_up, real_tasks
+from hierasurg_core.evaluation.protocol import Protocol
+from hierasurg_core.evaluation.recordings import Side, Unreadable, cut
 from hierasurg_core.evaluation.settling import Sampling
-from hierasurg_core.evaluation.sides import Side, Unreadable, cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +39,10 @@ class Taken:
     notes: tuple[str, ...]
 
 
-def take(config: EvaluateConfig, sampling: Sampling, generated: Side, real: Side) -> Taken:
-    """Cuts both sides into clips and pairs them.
+def take(
+    config: EvaluateConfig, protocol: Protocol, sampling: Sampling, generated: Side, real: Side
+) -> Taken:
+    """Cuts both sides into clips, no more than config and protocol ask for, and pairs them.
 
     Raises:
         DataError: No clip of a side is long enough.
@@ -50,9 +53,12 @@ def take(config: EvaluateConfig, sampling: Sampling, generated: Side, real: Side
             frames=sampling.frames,
             stride=sampling.stride * step,
             skip=sampling.skip * step,
-            num=config.num,
+            num=min((most for most in (config.num, asked) if most is not None), default=None),
         )
-        for side, step in ((generated, sampling.generated_step), (real, sampling.real_step))
+        for side, step, asked in (
+            (generated, sampling.generated_step, protocol.num_generated),
+            (real, sampling.real_step, protocol.num_real),
+        )
     ]
     for side, (clips, short) in zip((generated, real), cuts, strict=True):
         if not clips:

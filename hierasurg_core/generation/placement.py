@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from hierasurg_core.runtime import SideStream
+
 LARGEST_UNTILED_HW = 256 * 384  # pixels up to which a whole frame goes through the VAE at once on a CPU
 
 
@@ -26,12 +28,14 @@ class Placement:
         waiting: Transformers that lie on the host between their stages, by the stage's name.
         tiled: Whether the VAE decodes in tiles; None: on a CPU those sizes that exceed 256x384 pixels.
         compiled: Whether the VAE's large tensors go through torch.compile.
+        side: Where videos are decoded beside the next clip's beginning; None: in the one queue there is.
     """
 
     device: torch.device
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
     tiled: bool | None = None
     compiled: bool = False
+    side: SideStream | None = None
 
     @contextlib.contextmanager
     def at_work(self, stage: str) -> Iterator[None]:
@@ -45,6 +49,10 @@ class Placement:
             yield
         finally:
             waiting.go()
+
+    def aside(self, *inputs: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Has what the block does run beside what follows it, where that is wanted; see `SideStream.after`."""
+        return contextlib.nullcontext() if self.side is None else self.side.after(*inputs)
 
     def tiles(self, size_hw: tuple[int, int]) -> bool:
         """Tells whether frames of this size are decoded in tiles."""

@@ -1,8 +1,8 @@
 """Finished models in the forms that others take: a whole pipeline's folder, and the public code's form.
 
-Owns the pipeline's layout (`model_index.json`, a part a folder, a card README.md), which `generate --model`
-and `push_to_hub` take as it is, and the names of the public classes and parameters. Refuses: what the public
-code has no word for.
+Owns the pipeline's layout (`model_index.json`, a part a folder, a card README.md, and text vectors where the
+models learned from such), which `generate --model` and `push_to_hub` take as it is, and the names of the
+public classes and parameters. Refuses: what the public code has no word for.
 """
 
 from __future__ import annotations
@@ -17,11 +17,18 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from hierasurg_core.artifacts import atomic_folder, ensure_writable_folder, write_json
+from hierasurg_core.artifacts import (
+    atomic_file,
+    atomic_folder,
+    ensure_writable_folder,
+    sha256_file,
+    write_json,
+)
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models.compat import PUBLIC_CLASSES
-from hierasurg_core.models.loading import CONFIG_FILE, WEIGHT_FILES, load_transformer
+from hierasurg_core.models.loading import CONFIG_FILE, WEIGHT_FILES, find_transformer, load_transformer
 from hierasurg_core.models.stack import CogVideoXStack
+from hierasurg_core.models.text_vectors import TEXT_VECTORS, find_text_vectors, takes_text_vectors
 from hierasurg_core.models.transformers import M2VTransformer3DModel, S2MTransformer3DModel
 
 PARTS = ("vae", "scheduler")
@@ -121,6 +128,32 @@ def copy_parts(base: Path, out: Path) -> None:
                     shutil.copyfile(file, folder / file.name)
 
 
+def copy_text_vectors(source: Path, out: Path) -> None:
+    """Copies the text vectors that a model learned beside it, so that it needs no other file.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    target = out / TEXT_VECTORS
+    if not (target.is_file() and target.samefile(source)):
+        with atomic_file(target) as part:
+            shutil.copyfile(source, part)
+
+
+def expect_same_text_vectors(source: Path | None, run: Path) -> None:
+    """Refuses to go on with a run that has learned from other text vectors.
+
+    Raises:
+        UsageError: The run's copy is another one.
+    """
+    own = run / TEXT_VECTORS
+    if source is not None and own.is_file() and sha256_file(own) != sha256_file(source):
+        raise UsageError(
+            f"{run} was begun with other text vectors than {source}: go on with --text-vectors {own}, or "
+            "start anew with --resume never"
+        )
+
+
 def write_pipeline(
     target: Path,
     *,
@@ -153,11 +186,15 @@ def write_pipeline(
     ensure_writable_folder(target.absolute().parent)
     with atomic_folder(target) as folder:
         distilled: list[int | None] = []
+        of_vectors: dict[str, Path] = {}
         for name, source in (("s2m", s2m), ("m2v", m2v)):
             model = load_transformer(source, dtype)
             distilled.append(model.config["distilled_steps"])
             model.save_pretrained(folder / name)
+            if takes_text_vectors(model):
+                of_vectors[name] = source
         copy_parts(shared, folder)
+        _copy_all_text_vectors(of_vectors, folder)
         write_json(
             folder / "model_index.json",
             {
@@ -171,6 +208,15 @@ def write_pipeline(
             },
         )
         (folder / "README.md").write_text(card.text(), encoding="utf-8")
+
+
+def _copy_all_text_vectors(sources: Mapping[str, Path], folder: Path) -> None:
+    """Puts the models' text vectors into a pipeline: one file for both, or each into its part."""
+    found = {name: find_text_vectors(find_transformer(source)) for name, source in sources.items()}
+    files = {name: file for name, file in found.items() if file is not None}
+    together = len({sha256_file(file) for file in files.values()}) == 1
+    for name, file in files.items():
+        copy_text_vectors(file, folder if together else folder / name)
 
 
 def steps_of_both(distilled: Sequence[int | None], default_steps: int) -> int:

@@ -135,6 +135,21 @@ def find_transformer(folder: Path) -> Path:
     )
 
 
+def find_beside(part: Path, file: str) -> Path | None:
+    """Return a file that lies with a transformer, None where there is none.
+
+    Args:
+        part: the folder with the transformer's `config.json`.
+        file: looked for in it, in the folder that holds `transformer/`, and above a `checkpoint-STEP/`.
+    """
+    around = [part]
+    if part.name == "transformer":
+        around.append(part.parent)
+    if around[-1].name.startswith("checkpoint-"):
+        around.append(around[-1].parent)
+    return next((place / file for place in around if (place / file).is_file()), None)
+
+
 def read_tensors(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
     """Return all tensors of a folder's weights: one file or shards, safetensors or `.bin`.
 

@@ -29,6 +29,7 @@ from hierasurg_core.models.encoder import VaeEncoder, identify_vae
 from hierasurg_core.models.hub import is_at_hand, local_folder
 from hierasurg_core.models.loading import CONFIG_FILE, load_scheduler, tensor_shapes
 from hierasurg_core.models.lora import expect_peft, is_lora
+from hierasurg_core.models.text_vectors import TextVectors, load_text_vectors
 from hierasurg_core.models.warmstart import (
     WarmStart,
     base_arguments,
@@ -48,7 +49,6 @@ from hierasurg_core.training.memory import (
 )
 from hierasurg_core.training.optimizers import expect_optimizer
 from hierasurg_core.training.reporting import expect_reporter
-from hierasurg_core.training.words import TextVectors, load_text_vectors
 from hierasurg_core.training.work import count_work
 
 PUBLISHED_2B = "THUDM/CogVideoX-2b"

@@ -28,7 +28,14 @@ from hierasurg_core.datasets.splits import TRAIN, VAL
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
-from hierasurg_core.models.export import Card, copy_parts, write_pipeline, write_public
+from hierasurg_core.models.export import (
+    Card,
+    copy_parts,
+    copy_text_vectors,
+    expect_same_text_vectors,
+    write_pipeline,
+    write_public,
+)
 from hierasurg_core.models.lora import Lora
 from hierasurg_core.models.warmstart import start_from
 from hierasurg_core.progress import Progress
@@ -104,6 +111,8 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
     for note in plan.notes:
         progress.note(note)
     resumed = choose_checkpoint(config.out, config.resume)
+    if resumed is not None:
+        expect_same_text_vectors(config.text_vectors, config.out)
     wait_for_all()  # no rank writes before all have chosen
     ensure_writable_folder(config.out)
     model, lora = _build(plan, resumed, progress)
@@ -175,6 +184,8 @@ def _write_beginnings(plan: TrainingPlan) -> None:
     kept = {key: said.get(key) for key in ("notice", "form", "clips", "splits", "vae")}
     write_json(out / "data.json", {"dataset": str(config.dataset), **kept})
     copy_parts(plan.base, out)
+    if config.text_vectors is not None:
+        copy_text_vectors(config.text_vectors, out)
 
 
 def _stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> SampledStage:
@@ -311,6 +322,8 @@ def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
         ensure_writable_folder(target)
         write_public(load_transformer(config.out / "transformer"), target / "transformer")
         copy_parts(config.out, target)
+        if config.text_vectors is not None:
+            copy_text_vectors(config.text_vectors, target)
         return
     other = _other_run(plan)
     s2m, m2v = (config.out, other) if plan.stage == "s2m" else (other, config.out)

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from hierasurg_core.errors import DataError
+from hierasurg_core.models.text_vectors import TextVectors
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
-from hierasurg_core.training.words import TextVectors, conditions
+from hierasurg_core.training.words import conditions
 
 
 class VelocityModel(Protocol):

@@ -15,6 +15,7 @@ from hierasurg_core.evaluation.distances import (
 )
 from hierasurg_core.evaluation.frechet import frechet_distance
 from hierasurg_core.evaluation.moments import Moments
+from hierasurg_core.evaluation.recordings import Labels
 from hierasurg_core.evaluation.scalars import (
     ClipValues,
     by_phase,
@@ -24,7 +25,6 @@ from hierasurg_core.evaluation.scalars import (
     triplet_hits,
 )
 from hierasurg_core.evaluation.scalars import by_second as mean_by_second
-from hierasurg_core.evaluation.sides import Labels
 
 
 def features(count: int, shift: float, seed: int, dimensions: int = 6) -> np.ndarray:

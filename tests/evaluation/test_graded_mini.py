@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from hierasurg_core.evaluation.distances import FeatureSet, frechet_of_roles, kernel_of_roles
 from hierasurg_core.evaluation.extractors import MiniExtractor
 from hierasurg_core.evaluation.measuring import Measured, Rows
+from hierasurg_core.evaluation.recordings import Labels
 from hierasurg_core.evaluation.scalars import phase_hits, triplet_hits
-from hierasurg_core.evaluation.sides import Labels
 from hierasurg_core.phantom.measure import uint8_video
 from hierasurg_core.phantom.vae import HELD_OUT_SEED
 

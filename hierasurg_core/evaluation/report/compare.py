@@ -22,6 +22,7 @@ from hierasurg_core.evaluation.report.schema import Curve, Metric, Part, Report,
 from hierasurg_core.evaluation.report.wall import Card, Embedded, Limits, Pane, build_wall
 
 _LOOKS = ("model", "other")
+_JUDGED = {"vae"}  # networks of the model that is judged: of them only a baseline depends
 _SAME = 1e-9
 
 
@@ -177,7 +178,7 @@ def _check(a: Report, b: Report, names: tuple[str, str]) -> None:
         f"the {role} ({network.name} {network.digest[:12]} against "
         f"{b.models[role].name} {b.models[role].digest[:12]})"
         for role, network in a.models.items()
-        if role in b.models and b.models[role].digest != network.digest
+        if role not in _JUDGED and role in b.models and b.models[role].digest != network.digest
     ]
     apart += [
         f"the extractor of {name} ({metric.extractor} against {b.metrics[name].extractor})"
