@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 
 from hierasurg_core.errors import UsageError
+from hierasurg_core.generation.limits import NUM_MAPS
 from hierasurg_core.generation.memory import ClipShape, Estimate, Memory, choose, stage_tokens
-from hierasurg_core.generation.pipelines import NUM_MAPS, HieraSurgPipeline
+from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.placement import Placement, Waiting
 from hierasurg_core.models import CogVideoXStack, lay_channels_last
 from hierasurg_core.models.attention import fastest_kernel, use_kernel
@@ -27,7 +28,7 @@ from hierasurg_core.models.backbone import (
     apply_group_offloading,
 )
 from hierasurg_core.models.quantised import Quantisation, quantise
-from hierasurg_core.runtime import expect_fixed_shapes, free_memory, keep_compiled
+from hierasurg_core.runtime import SideStream, expect_fixed_shapes, free_memory, keep_compiled
 
 Cache = Literal["none", "first-block", "taylorseer"]
 
@@ -61,7 +62,13 @@ class Speed:
 
 
 def prepare(
-    pipeline: HieraSurgPipeline, device: torch.device, clip: ClipShape, speed: Speed, *, calls: int = 0
+    pipeline: HieraSurgPipeline,
+    device: torch.device,
+    clip: ClipShape,
+    speed: Speed,
+    *,
+    calls: int = 0,
+    several: bool = False,
 ) -> tuple[str, ...]:
     """Moves a pipeline to its device and sets it up; call it once, before the first clip.
 
@@ -71,6 +78,8 @@ def prepare(
         clip: The clips of the run.
         speed: What was asked for.
         calls: How often the transformers will be called in all, for `compile` None.
+        several: Whether there is more than one clip (or batch), so that a video may be decoded beside the
+            next one's beginning.
 
     Returns:
         What was chosen, for the user.
@@ -94,7 +103,8 @@ def prepare(
         pipeline.use_placement(Placement(device, tiled=None))
     else:
         expect_fixed_shapes(device)
-        chosen = choose(speed.memory, free_memory(device), transformers, pipeline.vae, tokens, clip)
+        free = free_memory(device)
+        chosen = choose(speed.memory, free, transformers, pipeline.vae, tokens, clip, several=several)
         notes.append(_describe(chosen))
         compiled = _compiles(speed, chosen, pipeline, calls)
         _place(pipeline, transformers, device, chosen, compiled)
@@ -169,9 +179,11 @@ def _place(
                 num_blocks_per_group=1,
                 use_stream=True,
             )
-    pipeline.use_placement(Placement(device, waiting, chosen.tiled, compiled and not chosen.tiled))
+    side = SideStream(device) if chosen.overlapped else None
+    pipeline.use_placement(Placement(device, waiting, chosen.tiled, compiled and not chosen.tiled, side))
 
 
 def _describe(chosen: Estimate) -> str:
     tiles = ", VAE in tiles" if chosen.tiled else ""
-    return f"memory {chosen.way}{tiles}: about {chosen.total / _GIB:.1f} GiB"
+    beside = ", decoding beside the next clip" if chosen.overlapped else ""
+    return f"memory {chosen.way}{tiles}{beside}: about {chosen.total / _GIB:.1f} GiB"

@@ -10,8 +10,9 @@ import dataclasses
 
 import torch
 
+from hierasurg_core.generation.limits import NUM_MAPS
 from hierasurg_core.generation.memory import ClipShape, estimate, stage_tokens
-from hierasurg_core.generation.pipelines import NUM_MAPS, HieraSurgPipeline
+from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.models import CogVideoXStack
 from hierasurg_core.runtime import free_memory
 
@@ -35,7 +36,8 @@ def largest_batch(pipeline: HieraSurgPipeline, device: torch.device, clip: ClipS
     tokens = stage_tokens(pipeline.s2m, pipeline.m2v, clip, NUM_MAPS)
     for size in _SIZES:
         many = dataclasses.replace(clip, batch=size * clip.batch)
-        needed = estimate("fast", False, models, pipeline.vae, tokens, many).total
+        beside = most > size  # another batch follows, whose beginning overlaps with this one's end
+        needed = estimate("fast", False, models, pipeline.vae, tokens, many, overlapped=beside).total
         if size <= most and needed <= free_memory(device):
             return size
     return 1

@@ -9,6 +9,8 @@ Owns the estimate and the choice. The arithmetic, with e bytes a value:
   decoding are 256 channels of 9 frames at the clip's size; five such tensors live at once. Tiles are of half
   the height and half the width, so they need a quarter.
 
+- Where a video is decoded while the next clip is denoised, both take their memory at once.
+
 The three ways: "fast" has all weights on the device, "offload" one transformer at a time, "group-offload"
 two of its blocks at a time (it also decodes in tiles, where the other two do only if they must).
 Refuses: moving anything (`placement`, `acceleration`).
@@ -64,12 +66,14 @@ class Estimate:
         tiled: Whether the VAE decodes in tiles.
         weights: Of all that lies there at that moment.
         values: What is computed at that moment.
+        overlapped: Whether a video is decoded while the next clip's latents are denoised.
     """
 
     way: str
     tiled: bool
     weights: int
     values: int
+    overlapped: bool = False
 
     @property
     def total(self) -> int:
@@ -106,6 +110,8 @@ def estimate(
     vae: nn.Module,
     tokens: dict[str, int],
     clip: ClipShape,
+    *,
+    overlapped: bool = False,
 ) -> Estimate:
     """Returns what a way takes.
 
@@ -116,6 +122,7 @@ def estimate(
         vae: With `config["block_out_channels"]`.
         tokens: N by stage.
         clip: The clip.
+        overlapped: Whether a video is decoded while a transformer runs.
     """
     weigh = {name: weight_bytes(model) for name, model in models.items()}
     vae_bytes = int(weight_bytes(vae) * _FLAT_COPY)
@@ -132,10 +139,10 @@ def estimate(
             "offload": weigh[name],
             "group-offload": 4 * weigh[name] // max(len(model.transformer_blocks), 4),
         }[way]
-        moments.append((resident + vae_bytes, running))
+        moments.append((resident + vae_bytes, running + (decoding if overlapped else 0)))
     moments.append(((sum(weigh.values()) if way == "fast" else 0) + vae_bytes, decoding))
     weights, values = max(moments, key=sum)
-    return Estimate(way, tiled, weights, values)
+    return Estimate(way, tiled, weights, values, overlapped)
 
 
 def choose(
@@ -145,10 +152,13 @@ def choose(
     vae: nn.Module,
     tokens: dict[str, int],
     clip: ClipShape,
+    *,
+    several: bool = False,
 ) -> Estimate:
     """Returns the fastest way that fits into the free memory, or the one asked for.
 
-    Whole frames come before tiles, since tiles change pixels where they meet, though little.
+    Whole frames come before tiles, since tiles change pixels where they meet, though little. Decoding
+    overlaps with the next clip only where all weights stay on the device.
 
     Args:
         asked: "auto" or a way.
@@ -157,6 +167,7 @@ def choose(
         vae: The VAE.
         tokens: N by stage.
         clip: The clip.
+        several: Whether more than one is made, so that one's end can overlap with the next one's beginning.
 
     Raises:
         UsageError: There is no such way.
@@ -168,6 +179,8 @@ def choose(
     options = [(way, tiled) for tiled in (False, True) for way in ways if tiled or way != "group-offload"]
     options.sort(key=lambda option: (option[1], WAYS.index(option[0])))
     found = [estimate(way, tiled, models, vae, tokens, clip) for way, tiled in options]
+    if several and found[0].way == "fast":
+        found.insert(0, estimate("fast", False, models, vae, tokens, clip, overlapped=True))
     for option in found:
         if option.total <= free:
             return option

@@ -51,38 +51,6 @@ from hierasurg_core.models import (
 )
 from hierasurg_core.runtime import make_generator
 
-NUM_MAPS = 16  # frames that S2M makes, one a second
-SIZE_STEP = 16  # pixels: the VAE divides sides by 8, the transformers' patches by 2
-UNKNOWN = -1  # a phase or triplet that is not given
-_FRAMES_AT_ONCE = 4  # of S2M's maps while they are decoded, for little memory
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a stage is sampled.
-
-    Attributes:
-        steps: Denoising steps; None: the stage's own, see `HieraSurgPipeline.steps_of`.
-        guidance: Scale of classifier-free guidance, 1 is off.
-        phase: Id 0..6, or -1 for unknown; or one a second, of which the last goes on.
-        triplet: Id 0..99, or -1 for none; or one a second likewise.
-        generator: Of all noise; on the CPU, so that devices agree.
-        on_step: Called after each denoising step.
-        on_stage: Called with "encode", "denoise", "decode" or "colours" when that part of S2M or M2V was
-            handed to the device.
-        solver: One of `solvers.SOLVERS`; None: "ddim" for a few-step student, else CogVideoX's own.
-    """
-
-    steps: int | None
-    guidance: float
-    phase: int | Sequence[int]
-    triplet: int | Sequence[int]
-    generator: torch.Generator
-    on_step: Callable[[], None] = lambda: None
-    on_stage: Callable[[str], None] = lambda stage: None
-    solver: Solver | None = None
-
-
 @dataclass(frozen=True)
 class HieraSurgOutput:
     """What one call of the pipeline makes.
@@ -414,87 +382,6 @@ class HieraSurgPipeline(DiffusionPipeline):
         """Takes over where parts work; see `placement` and `acceleration`."""
         self._placement = placement
         self._flat_vae = None
-
-    @property
-    def _frame_vae(self) -> AutoencoderKLCogVideoX:
-        """The VAE for single frames, made when it is first needed and again when the VAE has moved."""
-        if self._flat_vae is None or self._flat_vae.device != self.vae.device:
-            self._flat_vae = single_frame_vae(self.vae)
-            self._flat_vae.disable_tiling()
-        return self._flat_vae
-
-    def _words(self, samplings: Sequence[Sampling], seconds: int) -> dict[str, Tensor]:
-        """Phase and triplet of every second of every clip."""
-        ids = {
-            "phase_BF": [_by_second(sampling.phase, seconds) for sampling in samplings],
-            "triplet_BF": [_by_second(sampling.triplet, seconds) for sampling in samplings],
-        }
-        return {name: torch.tensor(of).to(self.placement.device) for name, of in ids.items()}
-
-    def _pixels(self, images_HWC: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> Tensor:
-        """Returns (images, 3, H, W) in [-1, 1], in the VAE's dtype."""
-        pixels = torch.from_numpy(np.stack(list(images_HWC))).to(self.placement.device)
-        return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.vae.dtype)
-
-    def _as_uint8(self, pixels_BFCHW: Tensor, stage: str) -> NDArray[np.uint8]:
-        self._expect_finite(pixels_BFCHW, stage)
-        bytes_BFCHW = ((pixels_BFCHW.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
-        return bytes_BFCHW.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy()
-
-    def _expect_finite(self, values: Tensor, stage: str) -> None:
-        if not bool(torch.isfinite(values).all()):
-            half = self.m2v.dtype == torch.float16
-            advice = "use --dtype bf16 or fp32" if half else "its weights are damaged or badly trained"
-            raise WeightsError(f"{stage} made NaN or infinity in {str(self.m2v.dtype)[6:]}; {advice}")
-
-
-def expect_levels(clip: PanopticClip) -> tuple[int, ...]:
-    """Returns the ids that S2M's palette stands for (see `maps.palette_levels`).
-
-    Raises:
-        DataError: More than 20 occur, which `tab20` cannot tell apart.
-    """
-    levels = palette_levels(clip)
-    if levels is None:
-        raise DataError(
-            f"the first map has {len(clip.levels)} ids, but S2M's palette tells at most {MAX_LEVELS} apart; "
-            "merge or drop small entities"
-        )
-    return levels
-
-
-def check_size(size_hw: tuple[int, ...]) -> tuple[int, int]:
-    """Returns a size if the models can take it.
-
-    Raises:
-        UsageError: A side is not divisible by 16; the message names the nearest that is.
-    """
-    height, width = size_hw
-    if height % SIZE_STEP or width % SIZE_STEP or not height * width:
-        near = (max(SIZE_STEP, round(side / SIZE_STEP) * SIZE_STEP) for side in (height, width))
-        raise UsageError(
-            f"a size of {height}x{width} (height x width) is not possible: both must be multiples of "
-            f"{SIZE_STEP}; the nearest is {'x'.join(map(str, near))}"
-        )
-    return height, width
-
-
-def check_frames(num_frames: int) -> int:
-    """Returns a frame count if the models can take it.
-
-    Raises:
-        UsageError: It is not a multiple of 4, or 0; the message names the nearest that are.
-    """
-    if num_frames % 4 or num_frames < 4:
-        low = max(4, num_frames // 4 * 4)
-        raise UsageError(f"{num_frames} frames are not possible: the nearest counts are {low} and {low + 4}")
-    return num_frames
-
-
-def _by_second(ids: int | Sequence[int], seconds: int) -> list[int]:
-    """Cuts ids to so many seconds; the last goes on."""
-    given = [ids] if isinstance(ids, int) else list(ids)
-    return (given + given[-1:] * seconds)[:seconds]
 
 
 def _first_of(first_B1CHW: Tensor, frames: int) -> Tensor:

@@ -62,7 +62,7 @@ def kills(videos: int = 30, seconds: int = 18, times: int = 10) -> None:
         chance = random.Random(0)
         for turn in range(times):
             process = subprocess.Popen(build_line(folder, "dataset"))
-            wait = chance.uniform(0.1, 0.35) * took
+            wait = chance.uniform(0.06, 0.16) * took
             try:
                 process.wait(timeout=wait)
                 print(f"kill {turn + 1}: it had ended before {wait:.0f} s", flush=True)

@@ -103,7 +103,7 @@ def main() -> None:
             "sample_height": size_hw[0],
             "sample_width": size_hw[1],
         }
-        vae = AutoencoderKLCogVideoX(**settings)
+        vae: Any = AutoencoderKLCogVideoX(**settings)
         vae.to(dtype=dtype)
         vae.save_pretrained(root / "model" / "vae")
         write_operations(root, asked.videos, asked.frames, size_hw if asked.tiny else (480, 854), str(device))
