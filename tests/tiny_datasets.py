@@ -1,12 +1,12 @@
-"""Small operations on disk, a tiny real VAE, and a program that builds a data set until it is killed."""
+"""Small operations on disk, a tiny real VAE, and what builds a data set until it is killed."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from forked import Aloud, Tell
 from numpy.typing import NDArray
 
 from hierasurg_core.config import BuildDatasetConfig
@@ -119,14 +119,7 @@ def build(
     return build_dataset(plan, None if wanted.on_the_fly else encoder(folder), listener)
 
 
-class _Aloud(SilentProgress):
-    """Tells the parent process of each clip."""
-
-    def advance(self, n: int = 1) -> None:
-        sys.stdout.write(f"advance {n}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
+def build_aloud(tell: Tell, root: Path) -> None:
+    """Builds as a process that tells its parent of each clip."""
     torch.set_num_threads(1)
-    build(config(Path(sys.argv[1]), shard_mb=0.006), _Aloud())
+    build(config(root, shard_mb=0.006), Aloud(tell))

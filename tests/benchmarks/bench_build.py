@@ -7,7 +7,7 @@ Run from the repository's root:
 
 `kills` builds once undisturbed and once killed with SIGKILL at random moments, each time begun again by the
 same line, and compares all files but the timing in the manifest. `memory` tells the peak of resident memory
-of extract and of build-dataset for videos of those lengths at 96x144 pixels and one frame a second.
+of extract and of build-dataset for a video of each length and a short one, at 96x144 and one frame a second.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ def memory(*minutes: int) -> None:
     for length in minutes or (10, 60):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            phantom(folder, 1, 30, "96x144")
+            phantom(folder, 2, 30, "96x144")
             short = folder / "in" / "video01.mp4"
             _repeated(short, length * 60 // 30)
             _repeated_labels(folder, length * 60)
@@ -98,7 +98,7 @@ def _peak_mib(line: list[str]) -> float:
         "import resource as r, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
         "print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *line], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, *line], check=True, stdout=subprocess.PIPE, text=True)
     return int(done.stdout.split()[-1]) / 1024
 
 

@@ -1,17 +1,15 @@
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import start
 from numpy.typing import NDArray
-from tiny_datasets import build, config, encoder, map_of, write_operation, write_vae
+from tiny_datasets import build, build_aloud, config, encoder, map_of, write_operation, write_vae
 
 from hierasurg_cli.app import run
 from hierasurg_core.config import BuildDatasetConfig
@@ -230,25 +228,20 @@ def test_8_fps_clips_have_13_latents_and_6_maps(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(operations: Path) -> None:
-    def start() -> subprocess.Popen[str]:
-        program = [sys.executable, str(ROOT / "tests" / "tiny_datasets.py"), str(operations)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(program, stdout=subprocess.PIPE, env=environment, text=True)
-
     moments = random.Random(7)
     for _ in range(3):
-        with start() as process:
-            assert process.stdout is not None
-            # Three videos are looked at, then clips are built.
-            for _ in range(3 + moments.randint(1, 4)):
-                process.stdout.readline()
-            process.kill()
+        process, advances = start(build_aloud, operations)
+        # Three videos are looked at, then clips are built.
+        for _ in range(3 + moments.randint(1, 4)):
+            next(advances)
+        process.kill()
+        process.join()
     out = operations / "dataset"
     assert not (out / "manifest.json").exists()
     (out / ".video01-00000.1-00.partial.safetensors").touch()  # killed while a shard is put together
-    with start() as process:
-        process.communicate()
-        assert process.returncode == 0
+    process, _ = start(build_aloud, operations)
+    process.join()
+    assert process.exitcode == 0
     ended = contents(out)
     shutil.rmtree(out)
     build(config(operations, shard_mb=0.006))

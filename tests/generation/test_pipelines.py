@@ -8,7 +8,7 @@ from maps.moving_shapes import moving_ids
 
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation import HieraSurgPipeline, Sampling
-from hierasurg_core.generation.pipelines import check_frames, check_size, expect_levels
+from hierasurg_core.generation.limits import check_frames, check_size, expect_levels
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.runtime import make_generator
 
