@@ -244,7 +244,7 @@ def expect_fixed_shapes(device: torch.device) -> None:
 
 
 class SideStream:
-    """A second queue of a GPU's work, which runs beside the main one; its tensors have memory of their own."""
+    """A second queue of a GPU's work, beside the main one; its tensors have memory of their own."""
 
     def __init__(self, device: torch.device) -> None:
         """Makes an empty one.

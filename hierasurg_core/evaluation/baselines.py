@@ -1,12 +1,15 @@
 """What a model is held against: the real clips through the VAE, and their first frame held still.
 
-Owns the two changes that are done to real clips, and which VAE is the one to take. Legend: F frames, H rows,
-W columns, C the three channels.
+Owns the two changes that are done to real clips, and which VAE is the one to take. What loads it brings
+diffusers, which takes seconds, so it is imported where it is needed. Legend: F frames, H rows, W columns,
+C the three channels.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +18,6 @@ from numpy.typing import NDArray
 from hierasurg_core.config.evaluate import NONE
 from hierasurg_core.errors import WeightsError
 from hierasurg_core.evaluation.recordings import Side
-from hierasurg_core.models import decode_video, encode_video, load_vae
-from hierasurg_core.models.encoder import identify_vae
-from hierasurg_core.models.hub import MINI, local_folder
 
 _FACTOR = 8  # by which a VAE's latents are smaller, in rows and columns
 _FRAMES = 4  # the same in time; it takes 4k + 1
@@ -32,24 +32,36 @@ class VaeRoundTrip:
     """A VAE that codes and decodes clips: what no model that uses it can beat."""
 
     def __init__(self, folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        """Reads it.
+        """Looks at its files; they are read when the first clip comes.
 
         Raises:
-            WeightsError: There is none, or it is damaged.
+            WeightsError: There are none.
         """
+        from hierasurg_core.models.encoder import identify_vae
+
         identity = identify_vae(folder, name)
-        part = folder / "vae" if (folder / "vae").is_dir() else folder
-        self._vae = load_vae(part, dtype, device)
+        self._folder = folder / "vae" if (folder / "vae").is_dir() else folder
         self._device, self._dtype = device, dtype
         self.name, self.digest = name, identity.sha256
         self.key = f"vae 1 {identity.sha256} {dtype}"
+
+    @functools.cached_property
+    def _vae(self) -> Any:
+        from hierasurg_core.models import load_vae
+
+        return load_vae(self._folder, self._dtype, self._device)
 
     @torch.inference_mode()
     def __call__(self, video_FHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns a clip after coding and decoding, uint8 of the same form.
 
         Frames are padded with black to 4k + 1, as M2V pads them, and sides with their edge to multiples of 8.
+
+        Raises:
+            WeightsError: The files are damaged, or what they make is NaN.
         """
+        from hierasurg_core.models import decode_video, encode_video
+
         frames, height, width, _ = video_FHWC.shape
         edges = ((0, 0), (0, -height % _FACTOR), (0, -width % _FACTOR), (0, 0))
         even_FHWC = np.pad(video_FHWC, edges, mode="edge")
@@ -72,12 +84,17 @@ def find_vae(wanted: str | None, generated: Side, real: Side) -> tuple[Path, str
     if wanted == NONE:
         raise WeightsError("it was not asked for")
     if wanted is not None:
+        from hierasurg_core.models.hub import local_folder
+
         return local_folder(wanted, parts=["vae"]), wanted
     for recording in generated.recordings:
         folder = _vae_of_record(recording.made_by)
         if folder is not None and folder.is_dir():
             return folder, "the samples' own VAE"
     if real.manifest is not None:
+        from hierasurg_core.models.encoder import identify_vae
+        from hierasurg_core.models.hub import MINI, local_folder
+
         name = real.manifest.vae.name
         folder = local_folder(name, parts=["vae"]) if name == MINI or Path(name).is_dir() else None
         if folder is not None and identify_vae(folder, name).sha256 == real.manifest.vae.sha256:

@@ -30,7 +30,6 @@ from hierasurg_core.errors import DataError, ResourceError, WeightsError
 from hierasurg_core.evaluation.cache import Store, Stored
 from hierasurg_core.evaluation.measuring import Measured, Measurer, Rows
 from hierasurg_core.evaluation.recordings import Clip, Side
-from hierasurg_core.generation.scenes import Scene, load_scenes
 from hierasurg_core.maps import PanopticClip, fit_maps
 from hierasurg_core.progress import Progress
 from hierasurg_core.video import fit_image, read_image
@@ -319,8 +318,7 @@ def _given(start: Mapping[str, Any]) -> tuple[Callable[[], NDArray[np.uint8]], s
     """The frame that a record names: a scene of the gallery, or a picture that is still there."""
     said = start.get("frame")
     if isinstance(start.get("scene"), str):
-        scene = _scenes().get(start["scene"])
-        path = None if scene is None else scene.frame
+        path = _scenes().get(start["scene"])
     else:
         path = Path(said["path"]) if isinstance(said, dict) and isinstance(said.get("path"), str) else None
     if path is None or not path.is_file():
@@ -329,8 +327,11 @@ def _given(start: Mapping[str, Any]) -> tuple[Callable[[], NDArray[np.uint8]], s
 
 
 @functools.cache
-def _scenes() -> Mapping[str, Scene]:
-    return {scene.name: scene for scene in load_scenes(_SCENES)}
+def _scenes() -> Mapping[str, Path]:
+    """The photographs of the gallery by name."""
+    from hierasurg_core.generation.scenes import load_scenes  # brings diffusers, which takes seconds
+
+    return {scene.name: scene.frame for scene in load_scenes(_SCENES)}
 
 
 def real_tasks(clips: Sequence[Clip]) -> list[Task]:

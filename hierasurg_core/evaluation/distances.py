@@ -158,9 +158,19 @@ def kernel_of_roles(
     real = sets[REAL]
     bandwidth = median_bandwidth(real.features_ND) if kernel == "gaussian" else None
 
-    def distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> tuple[float, tuple[str, ...]]:
+    def distance(
+        other: FeatureSet, rows: NDArray[np.intp] | None = None, other_rows: NDArray[np.intp] | None = None
+    ) -> tuple[float, tuple[str, ...]]:
         found = kernel_distance(
-            a, b, kernel=kernel, subsets=subsets, subset_size=subset_size, seed=seed, bandwidth=bandwidth
+            real.features_ND,
+            other.features_ND,
+            kernel=kernel,
+            subsets=subsets,
+            subset_size=subset_size,
+            seed=seed,
+            bandwidth=bandwidth,
+            real_rows=rows,
+            generated_rows=other_rows,
         )
         return found.mean, found.notes
 
@@ -168,11 +178,10 @@ def kernel_of_roles(
     notes: tuple[str, ...] = ()
     first, second = halves(real.operations)
     if len(first) > 1 and len(second) > 1:
-        parts = [real.features_ND[real.rows(clips)] for clips in (first, second)]
-        values[REAL] = RoleValue(distance(*parts)[0], None, len(second))
+        values[REAL] = RoleValue(distance(real, real.rows(first), real.rows(second))[0], None, len(second))
     for role in (VAE, FROZEN, MODEL):
         if role in sets:
-            value, said = distance(real.features_ND, sets[role].features_ND)
+            value, said = distance(sets[role])
             values[role] = RoleValue(value, None, sets[role].clips)
             notes = said if role == MODEL else notes
     place = None

@@ -205,7 +205,7 @@ def _compute(
             computing.perceptual(numbers, measurer, taken, table)
         progress.advance()
     models = {role: {"name": m.name, "digest": m.digest} for role, m in measurers.items() if m.digest}
-    if networks.vae is not None:
+    if networks.vae is not None and VAE not in numbers.failed:
         models["vae"] = {"name": networks.vae.name, "digest": networks.vae.digest}
     if any(metric["mini"] for metric in table.metrics.values()):
         notes.append("metrics called mini come from a network that knows the phantom only")

@@ -55,6 +55,8 @@ def kernel_distance(
     subset_size: int = 1000,
     seed: int = 0,
     bandwidth: float | None = None,
+    real_rows: NDArray[np.intp] | None = None,
+    generated_rows: NDArray[np.intp] | None = None,
 ) -> KernelDistance:
     """Returns mean and spread of the unbiased MMD^2 over random subsets.
 
@@ -70,6 +72,8 @@ def kernel_distance(
         seed: Of the subsets.
         bandwidth: Of the gaussian kernel; None takes `median_bandwidth` of the real samples, so that all
             generated sets are judged alike.
+        real_rows: Which of the real samples take part; None: all.
+        generated_rows: The same of the generated ones.
 
     Raises:
         ValueError: Shapes or numbers make no sense.
@@ -78,22 +82,26 @@ def kernel_distance(
     _check(real_MD, generated_ND)
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"no distance over {subsets} subsets of {subset_size} samples")
-    size = min(len(real_MD), len(generated_ND), subset_size)
+    order_M, order_N = (
+        _canonical_order(features, rows)
+        for features, rows in ((real_MD, real_rows), (generated_ND, generated_rows))
+    )
+    size = min(len(order_M), len(order_N), subset_size)
     if size < 2:
         raise DataError(f"a kernel distance needs two samples a side, not {size}")
+    is_whole = size == len(order_M) == len(order_N)
     if kernel == "gaussian" and bandwidth is None:
         bandwidth = median_bandwidth(real_MD)
-    order_M, order_N = _canonical_order(real_MD), _canonical_order(generated_ND)
     random = np.random.default_rng(seed)
-    values = np.empty(subsets)
-    for index in range(subsets):
+    values = np.empty(1 if is_whole else subsets)
+    for index in range(len(values)):
         real_SD = real_MD[order_M[random.choice(len(order_M), size, replace=False)]]
         generated_SD = generated_ND[order_N[random.choice(len(order_N), size, replace=False)]]
         values[index] = mmd2(real_SD, generated_SD, kernel=kernel, bandwidth=bandwidth)
     notes: list[str] = []
     if size < subset_size:
         notes.append(f"subsets hold {size} samples, not {subset_size}: a side has no more")
-    if size == len(real_MD) == len(generated_ND):
+    if is_whole:
         notes.append("every subset is the whole of both sides, so that their spread says nothing")
     return KernelDistance(
         float(values.mean()),
@@ -155,7 +163,8 @@ def _gram(
     x_MD: NDArray[np.float64], y_ND: NDArray[np.float64], kernel: KernelName, bandwidth: float | None
 ) -> NDArray[np.float64]:
     if kernel == "cubic":
-        return (x_MD @ y_ND.T / x_MD.shape[1] + 1) ** 3
+        base_MN = x_MD @ y_ND.T / x_MD.shape[1] + 1
+        return base_MN * base_MN * base_MN  # many times faster than a power
     if bandwidth is None or not bandwidth > 0:
         raise ValueError(f"the gaussian kernel needs a bandwidth above 0, not {bandwidth}")
     return np.exp(_squared_distances(x_MD, y_ND) / (-2 * bandwidth**2))
@@ -173,8 +182,13 @@ def _others_sum(gram_NN: NDArray[np.float64]) -> float:
     return float(gram_NN.sum() - np.trace(gram_NN))
 
 
-def _canonical_order(features_ND: NDArray[np.floating]) -> NDArray[np.intp]:
+def _canonical_order(
+    features_ND: NDArray[np.floating], rows_M: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """The samples, or some of them, in the order of their digests."""
+    rows_M = np.arange(len(features_ND)) if rows_M is None else rows_M
     digests = [
-        hashlib.blake2b(np.ascontiguousarray(row_D).data, digest_size=16).digest() for row_D in features_ND
+        hashlib.blake2b(np.ascontiguousarray(features_ND[row]).data, digest_size=16).digest()
+        for row in rows_M
     ]
-    return np.array(sorted(range(len(digests)), key=digests.__getitem__), np.intp)
+    return rows_M[np.array(sorted(range(len(digests)), key=digests.__getitem__), np.intp)]

@@ -3,7 +3,8 @@
 `generate` is the command; `HieraSurgPipeline` is the same for programs that hold pictures in memory.
 """
 
-from hierasurg_core.generation.pipelines import HieraSurgOutput, HieraSurgPipeline, Sampling
+from hierasurg_core.generation.conditions import Sampling
+from hierasurg_core.generation.pipelines import HieraSurgOutput, HieraSurgPipeline
 from hierasurg_core.generation.records import Sample
 from hierasurg_core.generation.samples import GenerateResult, generate
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.artifacts import write_json
+from hierasurg_core.generation.conditions import Sampling
 from hierasurg_core.generation.edits import apply_edits, parse_edits
 from hierasurg_core.generation.outputs import Footage, output_paths, write_outputs
-from hierasurg_core.generation.pipelines import HieraSurgPipeline, Sampling
+from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample
 from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job

@@ -1,10 +1,10 @@
 """The pipeline: a photograph and its map become maps (S2M), and maps become video (M2V).
 
-Owns how pixels and ids become the models' inputs and how their outputs become pixels and ids again. It
-opens pipeline folders (saving is diffusers' own `save_pretrained`), and refuses sizes and frame
-counts that the models cannot halve evenly, and output that is not finite.
+Owns the order of both stages: pictures and words in, noise to latents, pictures and ids out. It opens
+pipeline folders and saves them as diffusers does, and refuses sizes and frame counts that the models cannot
+halve evenly, and output that is not finite.
 
-Legend: B clips (always one here), F frames, C channels, H W pixels, h w latent sides.
+Legend: B clips, F frames, C channels, H W pixels, h w latent sides.
 Source: reference-model.md sections 1 and 3.
 """
 
@@ -19,37 +19,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.errors import UsageError
+from hierasurg_core.generation.conditions import UNKNOWN, Sampling, words_of
 from hierasurg_core.generation.folders import part_folder, read_model_index
 from hierasurg_core.generation.holding import Held
+from hierasurg_core.generation.limits import NUM_MAPS, check_frames, check_size, expect_starts
+from hierasurg_core.generation.pictures import Pictures
 from hierasurg_core.generation.placement import Placement
 from hierasurg_core.generation.sampling import Denoiser, denoise
-from hierasurg_core.generation.solvers import Solver, solver_of
-from hierasurg_core.maps import (
-    MAX_LEVELS,
-    PanopticClip,
-    colour_map,
-    decode_colours,
-    fit_maps,
-    normalise_levels,
-    palette_levels,
-)
+from hierasurg_core.generation.solvers import solver_of
+from hierasurg_core.maps import PanopticClip, colour_map, decode_colours, fit_maps, normalise_levels
 from hierasurg_core.models import (
     AutoencoderKLCogVideoX,
     CogVideoXDPMScheduler,
     DiffusionPipeline,
     M2VTransformer3DModel,
     S2MTransformer3DModel,
-    decode_frames,
-    decode_video,
-    encode_frames,
-    encode_video,
     load_scheduler,
     load_transformer,
     load_vae,
-    single_frame_vae,
+)
+from hierasurg_core.models.text_vectors import (
+    TEXT_VECTORS,
+    TextVectors,
+    find_text_vectors,
+    load_text_vectors,
+    save_text_vectors,
 )
 from hierasurg_core.runtime import make_generator
+
 
 @dataclass(frozen=True)
 class HieraSurgOutput:
@@ -69,7 +67,8 @@ class HieraSurgPipeline(DiffusionPipeline):
 
     Parts: `s2m` and `m2v` (transformers), one `vae`, one `scheduler`; `s2m` may be None where maps are
     given. `default_steps` and `default_guidance` are what a call uses that names none; a few-step student
-    has its own number of steps, whatever the other stage's is.
+    has its own number of steps, whatever the other stage's is. `text_vectors` has those of a stage that
+    learned from text vectors, by its name.
 
     Example:
         >>> pipe = HieraSurgPipeline.from_pretrained("path/of/a/pipeline")
@@ -99,8 +98,9 @@ class HieraSurgPipeline(DiffusionPipeline):
             if model is not None:
                 model.eval()
         self.register_modules(s2m=s2m, m2v=m2v, vae=vae, scheduler=scheduler)
-        self._flat_vae: AutoencoderKLCogVideoX | None = None
+        self._pictures: Pictures | None = None
         self._placement: Placement | None = None
+        self.text_vectors: dict[str, TextVectors] = {}
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @classmethod
@@ -128,14 +128,27 @@ class HieraSurgPipeline(DiffusionPipeline):
         folder = Path(pretrained_model_name_or_path)
         defaults = read_model_index(folder)
         where = {"dtype": torch_dtype, "device": device}
+        vectors: dict[str, TextVectors] = {}
         for name in ("s2m", "m2v"):
-            if name not in parts:
-                parts[name] = load_transformer(part_folder(folder, name), **where)
+            if name in parts:
+                continue
+            parts[name] = load_transformer(part_folder(folder, name), **where)
+            file = find_text_vectors(part_folder(folder, name))
+            if file is not None:
+                vectors[name] = load_text_vectors(file, torch.device("cpu"))
         if "vae" not in parts:
             parts["vae"] = load_vae(part_folder(folder, "vae"), **where)
         if "scheduler" not in parts:
             parts["scheduler"] = load_scheduler(part_folder(folder, "scheduler"))
-        return cls(**parts, **defaults)
+        pipeline = cls(**parts, **defaults)
+        pipeline.text_vectors.update(vectors)
+        return pipeline
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+        """Writes the folder that `from_pretrained` opens: as diffusers does, text vectors in their parts."""
+        super().save_pretrained(save_directory, **options)
+        for name, vectors in self.text_vectors.items():
+            save_text_vectors(vectors, Path(save_directory) / name / TEXT_VECTORS)
 
     @torch.inference_mode()
     def __call__(
@@ -234,9 +247,8 @@ class HieraSurgPipeline(DiffusionPipeline):
             UsageError: Sides not divisible by 16, or a frame count not divisible by 4.
             WeightsError: The frames are not finite.
         """
-        return self.make_videos_batch(
-            [photo_HWC], [maps], fps, [sampling], None if known is None else [known]
-        )[0]
+        knowns = None if known is None else [known]
+        return self.begin_videos([photo_HWC], [maps], fps, [sampling], knowns)()[0]
 
     @torch.inference_mode()
     def make_maps_batch(
@@ -255,35 +267,23 @@ class HieraSurgPipeline(DiffusionPipeline):
         if self.s2m is None:
             raise UsageError("this pipeline has no S2M model: give the maps of the clip")
         size_hw = check_size(first_maps_HW[0].shape)
-        for photo_HWC, first_map_HW in zip(photos_HWC, first_maps_HW, strict=True):
-            if photo_HWC.shape[:2] != first_map_HW.shape:
-                raise DataError(f"the photograph is {_size(photo_HWC)}, but its map {_size(first_map_HW)}")
-        levels = [
-            expect_levels(PanopticClip(first_map_HW[None], count))
-            for first_map_HW, count in zip(first_maps_HW, num_entities, strict=True)
-        ]
+        levels = expect_starts(photos_HWC, first_maps_HW, num_entities)
+        conditions, dropped = self._words("s2m", samplings, NUM_MAPS)
         coloured = [colour_map(map_HW, of) for map_HW, of in zip(first_maps_HW, levels, strict=True)]
-        photo = encode_frames(self._frame_vae, self._pixels(photos_HWC)[:, None]).float()
-        first_map = encode_frames(self._frame_vae, self._pixels(coloured)[:, None]).float()
+        photo = self.pictures.encode_alone([photo_HWC[None] for photo_HWC in photos_HWC])
+        first_map = self.pictures.encode_alone([map_HWC[None] for map_HWC in coloured])
         model: Denoiser = self.s2m
         if known is not None:
-            pixels = [
-                self._pixels([colour_map(m, of) for m in clip])
-                for clip, of in zip(known, levels, strict=True)
-            ]
-            latents = encode_frames(self._frame_vae, torch.stack(pixels)).float()
+            told = [colour_map(clip, of) for clip, of in zip(known, levels, strict=True)]
+            latents = self.pictures.encode_alone(told)
             model = Held(self.s2m, self.scheduler, latents, (1.0,) * latents.shape[1])
         samplings[0].on_stage("encode")
-        conditions = self._words(samplings, NUM_MAPS)
-        dropped = {name: torch.full_like(ids, UNKNOWN) for name, ids in conditions.items()}
         condition = _first_of(torch.cat([first_map, photo], dim=2), NUM_MAPS)
         with self.placement.at_work("s2m"):
             latents = self._denoise("s2m", model, condition, conditions, dropped, samplings)
-        self._expect_finite(latents, "S2M")
+        self.pictures.expect_finite(latents, "S2M")
         samplings[0].on_stage("denoise")
-        compiled = self.placement.compiled
-        pixels_BFCHW = decode_frames(self._frame_vae, latents, _FRAMES_AT_ONCE, compiled=compiled)
-        video_BFHWC = self._as_uint8(pixels_BFCHW, "S2M")
+        video_BFHWC = self.pictures.decode_alone(latents, "S2M")
         assert video_BFHWC.shape[2:4] == size_hw
         samplings[0].on_stage("decode")
         clips = []
@@ -296,48 +296,50 @@ class HieraSurgPipeline(DiffusionPipeline):
         return clips
 
     @torch.inference_mode()
-    def make_videos_batch(
+    def begin_videos(
         self,
         photos_HWC: Sequence[NDArray[np.uint8]],
         maps: Sequence[PanopticClip],
         fps: int,
         samplings: Sequence[Sampling],
         known: Sequence[NDArray[np.uint8]] | None = None,
-    ) -> list[NDArray[np.uint8]]:
-        """M2V for several clips of one size and length at once; see `make_video` and `make_maps_batch`."""
+    ) -> Callable[[], list[NDArray[np.uint8]]]:
+        """M2V for several clips of one size and length at once; see `make_video` and `make_maps_batch`.
+
+        Returns:
+            A function that waits for the videos, in any thread. A GPU may decode them beside what it is told
+            next, see `Placement.aside`; NaN in them is found by this function.
+        """
         size_hw = check_size(photos_HWC[0].shape[:2])
         seconds = len(maps[0].map_FHW)
         num_frames = check_frames(seconds * fps)
+        conditions, dropped = self._words("m2v", samplings, seconds)
         ids_BFHW = np.stack([fit_maps(clip.map_FHW, size_hw) for clip in maps])
         levels_BFHW = torch.from_numpy(normalise_levels(ids_BFHW, [clip.max_id for clip in maps]))
         levels_BFHW = levels_BFHW.to(self.placement.device)
-        photo = encode_frames(self._frame_vae, self._pixels(photos_HWC)[:, None]).float()
+        photo = self.pictures.encode_alone([photo_HWC[None] for photo_HWC in photos_HWC])
         model: Denoiser = self.m2v
         if known is not None:
-            pixels_BFCHW = torch.stack([self._pixels(clip) for clip in known])
-            latents = encode_video(self.vae, pixels_BFCHW.transpose(1, 2)).float()
+            latents = self.pictures.encode_videos(known)
             model = Held(self.m2v, self.scheduler, latents, (1.0,) * latents.shape[1])
         with self.placement.at_work("m2v"):
-            conditions = {
-                **self._words(samplings, seconds),
-                "map_tokens_BND": self.m2v.encode_maps(levels_BFHW),
-            }
-            dropped = {name: torch.full_like(value, UNKNOWN) for name, value in conditions.items()}
+            conditions["map_tokens_BND"] = self.m2v.encode_maps(levels_BFHW)
             if samplings[0].guidance != 1:
                 dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
             samplings[0].on_stage("encode")
             condition = _first_of(photo, num_frames // 4 + 1)
             latents = self._denoise("m2v", model, condition, conditions, dropped, samplings)
-        self._expect_finite(latents, "M2V")
+        self.pictures.expect_finite(latents, "M2V")
         samplings[0].on_stage("denoise")
-        if self.placement.tiles(size_hw):
-            self.vae.enable_tiling()
-        else:
-            self.vae.disable_tiling()
-        pixels_BCFHW = decode_video(self.vae, latents, compiled=self.placement.compiled)
-        video_BFHWC = self._as_uint8(pixels_BCFHW[:, :, :num_frames].transpose(1, 2), "M2V")
+        arrived = self.pictures.decode_videos(latents, num_frames, "M2V")
         samplings[0].on_stage("decode")
-        return list(video_BFHWC)
+        return lambda: list(arrived())
+
+    def _words(
+        self, stage: str, samplings: Sequence[Sampling], seconds: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        vectors = self.text_vectors.get(stage)
+        return words_of(samplings, seconds, getattr(self, stage), vectors, self.placement.device)
 
     def _denoise(
         self,
@@ -381,13 +383,17 @@ class HieraSurgPipeline(DiffusionPipeline):
     def use_placement(self, placement: Placement) -> None:
         """Takes over where parts work; see `placement` and `acceleration`."""
         self._placement = placement
-        self._flat_vae = None
+        self._pictures = None
+
+    @property
+    def pictures(self) -> Pictures:
+        """The way of pixels into the VAE and out of it, where the VAE is."""
+        if self._pictures is None or self._pictures.vae is not self.vae:
+            self._pictures = Pictures(self.vae, self.placement)
+        self._pictures.placement = self.placement
+        return self._pictures
 
 
 def _first_of(first_B1CHW: Tensor, frames: int) -> Tensor:
     """Extends a first frame's latents with zeros to so many frames."""
     return torch.nn.functional.pad(first_B1CHW, (0, 0) * 3 + (0, frames - 1))
-
-
-def _size(image: NDArray[np.uint8]) -> str:
-    return f"{image.shape[0]}x{image.shape[1]}"

@@ -51,7 +51,7 @@ class Placement:
             waiting.go()
 
     def aside(self, *inputs: Tensor) -> contextlib.AbstractContextManager[None]:
-        """Has what the block does run beside what follows it, where that is wanted; see `SideStream.after`."""
+        """Has what the block does run beside what follows it, where that is wanted (`SideStream.after`)."""
         return contextlib.nullcontext() if self.side is None else self.side.after(*inputs)
 
     def tiles(self, size_hw: tuple[int, int]) -> bool:

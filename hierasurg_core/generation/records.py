@@ -7,11 +7,13 @@ asked for. A sample is kept where its record has the fingerprint of what is want
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -149,18 +151,20 @@ class Run:
 
 
 class Clock:
-    """Seconds by stage."""
+    """Seconds by stage; several threads may use one. Stages that ran beside each other count each in full."""
 
     def __init__(self) -> None:
-        """Starts it."""
+        """Has no stage yet."""
         self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
+        self._lock = threading.Lock()
 
-    def lap(self, stage: str) -> None:
-        """Adds the time since the last lap to a stage."""
-        now = time.monotonic()
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + now - self._last, 3)
-        self._last = now
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to a stage."""
+        began = time.monotonic()
+        yield
+        with self._lock:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
 
 def versions() -> dict[str, str]:

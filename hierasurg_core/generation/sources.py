@@ -15,7 +15,8 @@ from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.folders import part_folder, read_model_index
-from hierasurg_core.generation.pipelines import HieraSurgPipeline, check_size
+from hierasurg_core.generation.limits import check_size
+from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.models import (
     M2VTransformer3DModel,
     S2MTransformer3DModel,

@@ -21,8 +21,9 @@ from safetensors.numpy import load_file, save_file
 
 from hierasurg_core.artifacts import atomic_file, read_json, write_json
 from hierasurg_core.errors import DataError
+from hierasurg_core.generation.conditions import Sampling
 from hierasurg_core.generation.outputs import Footage, output_paths, write_outputs
-from hierasurg_core.generation.pipelines import HieraSurgPipeline, Sampling
+from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample
 from hierasurg_core.generation.request import describe_ids
 from hierasurg_core.generation.storyboard import OVERLAP, Story

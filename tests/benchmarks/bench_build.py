@@ -115,7 +115,7 @@ def _repeated(video: Path, times: int) -> None:
 def _repeated_labels(folder: Path, seconds: int) -> None:
     path = folder / "labels" / "VID01.json"
     labels = json.loads(path.read_text())
-    first = labels["annotations"]
+    first, labels["num_frames"] = labels["annotations"], seconds
     labels["annotations"] = {str(k): first[str(k % len(first))] for k in range(seconds)}
     path.write_text(json.dumps(labels))
     maps = folder / "truth" / "video01_masks"

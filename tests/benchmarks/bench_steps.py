@@ -68,7 +68,7 @@ def video_psnr(
             asked = int(phases[index]), int(triplets[index])
             plain = measure.sampling_of(pipeline, *asked, start + index, steps)
             samplings.append(dataclasses.replace(plain, solver=solver))
-        made = pipeline.make_videos_batch(list(truth[:, 0]), maps, 1, samplings)
+        made = pipeline.begin_videos(list(truth[:, 0]), maps, 1, samplings)()
         scores += [measure.psnr(video[1:], of[1:]) for video, of in zip(made, truth, strict=True)]
     return float(np.mean(scores)), float(np.std(scores) / len(scores) ** 0.5)
 
