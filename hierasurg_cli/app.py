@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 usage and config, 3 data, 4 weights, 5 resources (all from
 130 interrupted. A bug is no error of the user and keeps its traceback.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -79,5 +80,6 @@ def _failed(message: str, code: int) -> int:
 
 def main() -> None:
     """The console script's entry."""
+    gc.set_threshold(50_000, 20, 100)  # importing torch makes a million objects that stay: look less often
     launch.catch_bugs()
     sys.exit(run(sys.argv[1:]))

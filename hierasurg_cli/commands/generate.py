@@ -131,6 +131,12 @@ def generate(
     m2v: Annotated[
         str | None, typer.Option(metavar="PATH", help="Run, checkpoint or folder in place of the M2V model.")
     ] = None,
+    text_vectors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Vectors by name, for models trained with them (default: beside the model)."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="Where the samples go (default: samples)."),
