@@ -24,7 +24,8 @@ from hierasurg_core.training import Batch
 
 _ENCODE_CLIPS = 128
 _ENCODE_FRAMES = 256  # many small frames at once, as a GPU waits for launches else
-_SHUFFLED = 0.2  # of the clips have ids in random order; the others follow the classes, as the gallery does
+_SHUFFLED = 0.3  # of the clips have ids in random order; the others follow the classes, as the gallery does
+_EXTRAS = 0.4  # chance of a target that the phase does not ask for: whatever is in view may be asked for
 _FIRST_FRAMES = 2
 
 
@@ -94,7 +95,7 @@ def _drawn(count: int, generator: torch.Generator, device: torch.device) -> Iter
     for start in range(0, count, _ENCODE_CLIPS):
         phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
         draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        yield draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED)
+        yield draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED, extras=_EXTRAS)
 
 
 def _joined(parts: list[dict[str, Tensor]], count: int, seed: int) -> Batch:
