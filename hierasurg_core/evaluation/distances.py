@@ -142,6 +142,10 @@ def frechet_of_roles(sets: Mapping[str, FeatureSet], *, ddof: int, replicates: i
             notes += found.notes
     if REAL in values:
         notes.append("real against real is one half of the real clips against the other")
+    else:
+        notes.append(
+            f"{real.clips} real clips are too few for real against real: two halves of two are needed"
+        )
     curve = _curve(sets, seed, lambda a, b: frechet_distance(a, b, ddof=ddof).value)
     return Distances(values, _frechet_place(sets, ddof, seed), curve, tuple(notes))
 

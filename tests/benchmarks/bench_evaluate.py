@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from hierasurg_core.config import EvaluateConfig
 from hierasurg_core.evaluation.evaluate import evaluate
-from hierasurg_core.phantom.draw import draw_clips
-from hierasurg_core.phantom.measure import uint8_video
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.video import write_mp4
 
@@ -33,6 +31,9 @@ DRAWN = 16
 
 def write_worlds(folder: Path, count: int) -> None:
     """Real clips, and softer copies of them as the generated ones; no two clips of a side are alike."""
+    from hierasurg_core.phantom.draw import draw_clips  # would count in what is measured
+    from hierasurg_core.phantom.measure import uint8_video
+
     for side in ("made", "real"):
         (folder / side).mkdir(parents=True)
     videos = uint8_video(draw_clips(torch.arange(DRAWN) % 7, torch.arange(DRAWN) * 5, 2))
@@ -54,12 +55,17 @@ def measured(world: Path) -> dict[str, object]:
     config = EvaluateConfig(
         generated=world / "made", real=world / "real", out=world / "report", vae="none", device="cpu", wall=4
     )
-    began = time.perf_counter()
+    before_mb, began, began_cpu = peak_mb(), time.perf_counter(), time.process_time()
     result = evaluate(config, SilentProgress(), torch.device("cpu"))
-    seconds = time.perf_counter() - began
     assert result.report is not None
-    stages = dict(result.report.timing)
-    return {"seconds": seconds, "peak_mb": peak_mb(), "units": result.measured, "stages": stages}
+    return {
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": time.process_time() - began_cpu,
+        "before_mb": before_mb,
+        "peak_mb": peak_mb(),
+        "units": result.measured,
+        "stages": dict(result.report.timing),
+    }
 
 
 def peak_mb() -> float:
@@ -76,8 +82,7 @@ def main() -> None:
     if options.world is not None:
         print(json.dumps(measured(options.world)))
         return
-    print(f"{len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, peak after imports:")
-    print(f"       {peak_mb():6.0f} MB", flush=True)
+    print(f"{len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads", flush=True)
     for clips in sorted({max(8, options.clips // 4), options.clips}):
         with tempfile.TemporaryDirectory() as scratch:
             began = time.perf_counter()
@@ -91,8 +96,9 @@ def main() -> None:
                 said = json.loads(done.stdout.splitlines()[-1])
                 stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in said["stages"].items())
                 print(
-                    f"{clips:6} clips, {run:10} {said['seconds']:8.1f} s ({whole:.1f} s with imports), "
-                    f"peak {said['peak_mb']:6.0f} MB, {said['units']} units measured; {stages}",
+                    f"{clips:6} clips, {run:10} {said['seconds']:8.1f} s, {said['cpu_seconds']:.1f} of CPU, "
+                    f"{whole:.1f} s with imports; peak {said['peak_mb']:.0f} MB, {said['before_mb']:.0f} MB "
+                    f"after imports; {said['units']} units measured; {stages}",
                     flush=True,
                 )
 

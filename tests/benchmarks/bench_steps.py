@@ -35,6 +35,7 @@ WAYS: list[tuple[Any, int, Any]] = [
     *[(solver, steps, "none") for steps in (4, 8, 10, 15, 20, 50) for solver in ("dpm++", "sde-dpm++")],
     ("dpm++", 20, "first-block"),
     ("dpm++", 20, "taylorseer"),
+    ("dpm++", 20, "pab"),
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hierasurg_cli.app import run
+from hierasurg_core.maps import load_clip
 from hierasurg_core.phantom.operation import write_operations
 from hierasurg_core.progress import SilentProgress
 
@@ -64,3 +65,40 @@ def test_videos_become_models_and_models_a_video(
         "training loss at the end",
     ):
         assert said in card
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_same_with_maps_that_label_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hierasurg(*arguments: str) -> str:
+        capsys.readouterr()
+        code = run(arguments)
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    monkeypatch.chdir(tmp_path)
+    write_operations(
+        tmp_path,
+        videos=1,
+        seconds=16,  # one clip
+        size_hw=(128, 192),
+        seed=0,
+        progress=SilentProgress(),
+        device=torch.device("cpu"),
+    )
+    hierasurg("extract", "in")
+    hierasurg("label", "--sam", "mini", "--set", "max_objects=16")  # S2M's palette tells 20 ids apart
+    labelled = load_clip(tmp_path / "videos" / "video01_masks" / "000000.pkl")
+    assert 1 <= labelled.num_entities <= 16
+    data = ("--base", "mini", "--map-size", "128x192", "--val-fraction", "0", "--json")
+    assert json.loads(hierasurg("build-dataset", *data))["clips"]["train"] == 1
+    short = ("--preset", "mini", "--steps", "1", "--batch", "1", "--json")
+    hierasurg("train-s2m", *short)
+    assert json.loads(hierasurg("train-m2v", *short, "--export", "pipeline"))["export"] == "pipeline"
+    made = json.loads(hierasurg("generate", "--phase", "calot", "--steps", "1", "--json"))
+    assert made["model"] == "S2M of runs/s2m and M2V of runs/m2v"
+    with av.open(str(tmp_path / "samples" / "0000.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 16

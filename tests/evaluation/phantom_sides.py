@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -62,3 +63,16 @@ def write_samples(
         }
         write_json(folder / f"{index:04d}.json", record)
     return folder
+
+
+def softer(video_FHWC: np.ndarray) -> np.ndarray:
+    """A copy as a model might make it: a little blurred."""
+    return np.stack([cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in video_FHWC])
+
+
+def write_softer_sides(root: Path, count: int, frames: int, size_hw: tuple[int, int]) -> draw.PhantomClips:
+    """Writes `real`, videos, and `samples`, their softer copies; returns the clips."""
+    clips = drawn(count, 4, frames=frames, size_hw=size_hw)
+    write_videos(root / "real", clips)
+    write_samples(root / "samples", clips, softer, source=lambda index: {"clip": f"{index:04d}"})
+    return clips

@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import tiny_datasets
 import torch
-from evaluation.phantom_sides import drawn, write_samples, write_videos
+from evaluation.phantom_sides import drawn, write_softer_sides, write_videos
 from evaluation.tiny_networks import BrightBox, TinyClassifier, TinyI3D, TinyVgg, script, write_tiny_mini
 
 from hierasurg_core.artifacts import read_json, sha256_file
@@ -30,17 +29,11 @@ COUNT, FRAMES, SIZE_HW = 6, 8, (32, 48)
 CPU = torch.device("cpu")
 
 
-def softer(video_FHWC: np.ndarray) -> np.ndarray:
-    return np.stack([cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in video_FHWC])
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real videos, samples that are softer copies, tiny networks, and a protocol for the scripted I3D."""
     root = tmp_path_factory.mktemp("world")
-    clips = drawn(COUNT, 4, frames=FRAMES, size_hw=SIZE_HW)
-    write_videos(root / "real", clips)
-    write_samples(root / "samples", clips, softer, source=lambda index: {"clip": f"{index:04d}"})
+    write_softer_sides(root, COUNT, FRAMES, SIZE_HW)
     write_tiny_mini(root / "mini")
     tiny_datasets.write_vae(root / "model")
     weights = root / "weights"

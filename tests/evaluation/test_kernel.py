@@ -81,6 +81,17 @@ def test_small_sides_are_noted():
     assert "spread says nothing" in result.notes[1]
 
 
+def test_some_rows_are_as_a_smaller_array():
+    features_ND = np.random.default_rng(4).normal(size=(30, 3))
+    first, second = np.arange(0, 12), np.arange(15, 30)
+    of_rows = kernel_distance(
+        features_ND, features_ND, subset_size=8, subsets=6, real_rows=first, generated_rows=second
+    )
+    alone = kernel_distance(features_ND[first], features_ND[second], subset_size=8, subsets=6)
+    assert of_rows.mean == pytest.approx(alone.mean, rel=1e-12)
+    assert of_rows.notes == alone.notes
+
+
 def test_what_cannot_be_compared_is_refused():
     features_ND = np.zeros((4, 2))
     with pytest.raises(DataError, match="two samples a side, not 1"):

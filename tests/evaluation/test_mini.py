@@ -50,6 +50,13 @@ def test_the_published_widths_take_any_length(net: MiniVideoNet):
         assert net(clip(frames=frames)).clip_BD.isfinite().all()
 
 
+def test_a_still_clip_may_be_one_frame(net: MiniVideoNet):
+    video = clip()[:, :1].expand(-1, 6, -1, -1, -1)
+    whole, short = net(video), net(video[:, :1], still=6)
+    for name in ("clip_BD", "frame_BFD", "phase_BN", "frame_phase_BFN"):
+        torch.testing.assert_close(getattr(short, name), getattr(whole, name), atol=1e-5, rtol=1e-4)
+
+
 def test_a_saved_network_comes_back_as_fp16_kept_it(net: MiniVideoNet, tmp_path: Path):
     save_mini(net, tmp_path / "mini")
     again = load_mini(tmp_path / "mini")

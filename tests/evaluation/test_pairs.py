@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -101,6 +103,14 @@ def test_noise_is_no_perfect_video():
 def test_what_cannot_be_compared_is_refused(a_FHWC, b_FHWC, message: str):
     with pytest.raises(DataError, match=message):
         ssim_F(a_FHWC, b_FHWC)
+
+
+def test_threads_change_no_number():
+    video_FHWC = np.stack([np.roll(texture(), step, axis=1) for step in (0, 2, 3, 5)])
+    with ThreadPoolExecutor(3) as pool:
+        assert warp_error(video_FHWC, each=pool.map) == warp_error(video_FHWC)
+        threaded = ssim_F(video_FHWC, video_FHWC[::-1], each=pool.map)
+    np.testing.assert_array_equal(threaded, ssim_F(video_FHWC, video_FHWC[::-1]))
 
 
 def test_warp_error_needs_two_frames():

@@ -7,7 +7,9 @@ import pytest
 import tiny_datasets
 from evaluation.phantom_sides import drawn, write_samples, write_videos
 
+from hierasurg_core.artifacts import write_json
 from hierasurg_core.config import EvaluateConfig
+from hierasurg_core.datasets.frames import encode_jpeg, write_frame
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.collect import maps_of, pair_up
 from hierasurg_core.evaluation.protocol import PRESETS, Protocol
@@ -76,6 +78,21 @@ def test_frame_folders_are_cut_without_overlap_and_without_black_frames(tmp_path
     assert len({clip.digest for clip in clips}) == 3
 
 
+def test_a_video_that_is_extracted_in_another_way_is_another_recording(tmp_path: Path):
+    def extracted(quality: int) -> str:
+        for index, frame in enumerate(noise(6)):
+            write_frame(folder, [index], encode_jpeg(frame, quality))
+        said = {"schema": 1, "complete": True, "name": "video01", "fps": 1, "num_frames": 6, "black": []}
+        said |= {"size_hw": [32, 48], "digest": "of the video", "settings": {"start": 0}}
+        write_json(folder / "extract.json", said)
+        return open_side(tmp_path).recordings[0].digest
+
+    folder = tmp_path / "video01"
+    folder.mkdir()
+    assert extracted(90) == extracted(90)
+    assert extracted(90) != extracted(50)
+
+
 def test_folders_without_clips_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="there is no folder"):
         open_side(tmp_path / "nowhere")
@@ -115,6 +132,26 @@ def test_a_data_sets_clips_are_read_from_its_frames_unflipped(dataset: Path):
     assert next(r.name for r in open_side(dataset, "train").recordings) == "video01/000000"
     with pytest.raises(DataError, match="no clip in its split 'test'"):
         open_side(dataset, "test")
+
+
+def test_other_frames_and_maps_are_other_recordings(dataset: Path):
+    def digest() -> str:
+        return open_side(dataset).recordings[0].digest
+
+    before = digest()
+    assert digest() == before
+    (frame, *_) = sorted((dataset.parent / "videos" / "video02").glob("0*"))
+    frame.write_bytes(frame.read_bytes() + b" ")
+    after_frame = digest()
+    (map_file, *_) = sorted((dataset.parent / "videos" / "video02_masks").glob("0*"))
+    map_file.write_bytes(map_file.read_bytes() + b" ")
+    assert len({before, after_frame, digest()}) == 3
+
+
+def test_a_split_is_a_data_sets(tmp_path: Path):
+    folder = write_videos(tmp_path / "videos", drawn(1, 1, frames=4, size_hw=(32, 48)))
+    with pytest.raises(UsageError, match="is no data set, so it has no split 'val'"):
+        open_side(folder, "val")
 
 
 def test_samples_find_the_clip_that_they_were_started_from_in_any_split(dataset: Path, tmp_path: Path):

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from generation.tiny_assets import SIZE_HW, photograph, tiny_pipeline
@@ -30,8 +32,8 @@ def parts(pipeline: HieraSurgPipeline):
     return models, pipeline.vae, stage_tokens(pipeline.s2m, pipeline.m2v, CLIP, 16), CLIP
 
 
-def video(pipeline: HieraSurgPipeline):
-    sampling = Sampling(2, 1.0, 1, 17, make_generator(0))
+def video(pipeline: HieraSurgPipeline, steps: int = 2):
+    sampling = Sampling(steps, 1.0, 1, 17, make_generator(0))
     return pipeline.make_video(photograph(MAPS.map_FHW[0], 1), MAPS, 1, sampling)
 
 
@@ -87,12 +89,38 @@ def test_on_a_cpu_nothing_changes():
     assert pipeline.placement.tiles((480, 720))
 
 
-@pytest.mark.parametrize("cache", ["first-block", "taylorseer"])
+@pytest.mark.parametrize("cache", ["first-block", "taylorseer", "pab"])
 def test_a_cache_forgets_between_clips(cache):
     pipeline = HieraSurgPipeline(None, _deep_m2v(), tiny_pipeline().vae, tiny_pipeline().scheduler)
     notes = prepare(pipeline, CPU, CLIP, Speed(cache=cache))
     assert any(cache in note for note in notes)
     assert (video(pipeline) == video(pipeline)).all()
+
+
+def test_pab_takes_attention_from_the_call_before_in_the_middle_of_sampling():
+    made = {}
+    for cache in ("none", "pab"):
+        pipeline = HieraSurgPipeline(None, _deep_m2v(), tiny_pipeline().vae, tiny_pipeline().scheduler)
+        prepare(pipeline, CPU, CLIP, Speed(cache=cache))  # type: ignore[arg-type]
+        called: list[int] = []
+        for block in pipeline.m2v.transformer_blocks:
+            processor = block.attn1.processor  # type: ignore[union-attr]
+            block.attn1.processor = _Counted(processor, pipeline, called)  # type: ignore[union-attr]
+        made[cache] = video(pipeline, steps=4)
+        times = [999, 749, 499, 249]
+        assert called == [time for time in (times if cache == "none" else times[::2]) for _ in range(3)]
+    assert (made["none"] != made["pab"]).any()
+
+
+class _Counted:
+    """Calls an attention and remembers at which time steps."""
+
+    def __init__(self, processor: Any, pipeline: HieraSurgPipeline, called: list[int]) -> None:
+        self._processor, self._pipeline, self._called = processor, pipeline, called
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._called.append(self._pipeline.current_timestep)
+        return self._processor(*args, **kwargs)
 
 
 def _deep_m2v() -> M2VTransformer3DModel:
@@ -105,7 +133,8 @@ def _deep_m2v() -> M2VTransformer3DModel:
     ("speed", "reason"),
     [
         (Speed(memory="offload"), "for GPUs"),
-        (Speed(cache="some"), "use none, first-block, taylorseer"),  # type: ignore[arg-type]
+        (Speed(cache="some"), "use none, first-block, taylorseer, pab"),  # type: ignore[arg-type]
+        (Speed(compile=True, cache="pab"), "cache pab exclude each other"),
         (Speed(compile=True, memory="group-offload"), "for GPUs|exclude"),
         (Speed(quantize="int8", memory="group-offload"), "for GPUs|exclude"),
     ],

@@ -34,7 +34,9 @@ SCHEDULER = {
 }
 
 
-def tiny_pipeline(seed: int = 0, *, hierarchical: bool = True) -> HieraSurgPipeline:
+def tiny_pipeline(
+    seed: int = 0, *, hierarchical: bool = True, vector_dim: int | None = None
+) -> HieraSurgPipeline:
     """Random weights that no condition leaves cold: nothing is initialised with zeros."""
     torch.manual_seed(seed)
     blocks: dict[str, Any] = {
@@ -50,6 +52,8 @@ def tiny_pipeline(seed: int = 0, *, hierarchical: bool = True) -> HieraSurgPipel
         "sample_frames": 17,
         "spatial_interpolation_scale": 1.0,
     }
+    if vector_dim is not None:
+        blocks |= {"text_cond": "vectors", "text_vector_dim": vector_dim}
     s2m = S2MTransformer3DModel(**blocks, in_channels=48)
     m2v = M2VTransformer3DModel(**blocks, in_channels=32, map_widths=(4, 8, 16), hierarchical=hierarchical)
     depth = 4
@@ -73,11 +77,11 @@ def tiny_pipeline(seed: int = 0, *, hierarchical: bool = True) -> HieraSurgPipel
     return HieraSurgPipeline(s2m, m2v, vae, CogVideoXDPMScheduler(**SCHEDULER), default_steps=2)
 
 
-def write_assets(folder: Path) -> Path:
+def write_assets(folder: Path, *, vector_dim: int | None = None) -> Path:
     """Writes `mini/` and `scenes/`, with two scenes for phase 1 and one for phase 4."""
-    tiny_pipeline().save_pretrained(folder / "mini")
+    tiny_pipeline(vector_dim=vector_dim).save_pretrained(folder / "mini")
     scenes = folder / "scenes"
-    scenes.mkdir()
+    scenes.mkdir(parents=True)
     entries = [
         write_scene(scenes, "000", 1, "grasper,retract,gallbladder", seed=1),
         write_scene(scenes, "001", 1, "hook,dissect,cystic_duct", seed=2),

@@ -109,8 +109,14 @@ def test_text_vectors_take_the_place_of_labels(root: Path, tmp_path: Path) -> No
     file = tmp_path / "vectors.safetensors"
     save_file(vectors, file)
     train(s2m_config(root, "vectors", text_condition="vectors", text_vectors=file))
+    own = root / "runs" / "vectors" / "text_vectors.safetensors"
+    assert own.read_bytes() == file.read_bytes()
     model = load_transformer(root / "runs" / "vectors")
     assert (model.config["text_cond"], model.config["text_vector_dim"]) == ("vectors", 6)
+    save_file({name: -vector for name, vector in vectors.items()}, file)
+    with pytest.raises(UsageError, match=f"begun with other text vectors than .*--text-vectors {own}"):
+        train(s2m_config(root, "vectors", text_condition="vectors", text_vectors=file, steps=3))
+    train(s2m_config(root, "vectors", text_condition="vectors", text_vectors=own, steps=3))
     del vectors[PHASES[0]]
     save_file(vectors, file)
     with pytest.raises(DataError, match=f"lacks vectors of 1 classes, as '{PHASES[0]}'"):

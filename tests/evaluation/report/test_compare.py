@@ -94,6 +94,14 @@ def test_a_name_and_a_machine_may_differ(values: dict[str, Any]):
     assert not [line for line in comparison.warnings if "Real against real" in line]
 
 
+def test_models_with_vaes_of_their_own_are_compared(values: dict[str, Any]):
+    other = copy.deepcopy(values)
+    other["models"]["vae"] = {"name": "theirs", "digest": "ee" * 32}
+    assert compare(report(values), report(other)).differences
+    del other["models"]["vae"]
+    assert compare(report(values), report(other)).differences
+
+
 def test_another_set_of_real_clips_is_noticed_by_its_floor(values: dict[str, Any]):
     other = copy.deepcopy(values)
     other["metrics"]["fvd-mini"]["values"]["real"]["value"] *= 1.5
