@@ -201,8 +201,8 @@ def generate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="none, first-block or taylorseer (default: none).",
-            autocompletion=lambda: ["none", "first-block", "taylorseer"],
+            help="none, first-block, taylorseer or pab (default: none).",
+            autocompletion=lambda: ["none", "first-block", "taylorseer", "pab"],
         ),
     ] = None,
     memory: Annotated[

@@ -10,7 +10,7 @@ from hierasurg_core.errors import UsageError
 Fps = Literal[1, 8]
 Dtype = Literal["auto", "bf16", "fp16", "fp32"]
 Split = Literal["train", "val"]
-Cache = Literal["none", "first-block", "taylorseer"]
+Cache = Literal["none", "first-block", "taylorseer", "pab"]
 Memory = Literal["auto", "fast", "offload", "group-offload"]
 Quantize = Literal["none", "fp8", "int8"]
 Solver = Literal["sde-dpm++", "dpm++", "ddim"]
@@ -41,6 +41,8 @@ class GenerateConfig:
         model: Pipeline folder or Hub id; None: a finished run of the working folder, else the mini models.
         s2m: Run, checkpoint or model folder that replaces the pipeline's S2M.
         m2v: The same for M2V.
+        text_vectors: Safetensors file with a vector by name of phase or triplet, for models that learned from
+            such; None: the file that lies with the model.
         out: Folder for the samples.
         num: How many samples.
         batch: Samples made at once; None: the program's choice, which is one on a CPU.
@@ -55,7 +57,8 @@ class GenerateConfig:
         solver: "sde-dpm++" as CogVideoX's own, "dpm++" or "ddim" without noise in between; None: "ddim" for
             a few-step student, CogVideoX's own for any other model.
         compile: Run the models through torch.compile; None: where the run is long enough to gain by it.
-        cache: What calls of the transformers take from those before: "none", "first-block" or "taylorseer".
+        cache: What calls of the transformers take from those before: "none", "first-block", "taylorseer"
+            or "pab".
         memory: Where the models lie: "auto" by the GPU's size, "fast", "offload" or "group-offload".
         quantize: Weights in 8 bits: "none", "fp8" or "int8".
         contact_sheet: Also write one PNG with the frames of all samples.
@@ -86,6 +89,7 @@ class GenerateConfig:
     model: str | None = None
     s2m: str | None = None
     m2v: str | None = None
+    text_vectors: Path | None = None
     out: Path = Path("samples")
     num: int = 1
     batch: int | None = None

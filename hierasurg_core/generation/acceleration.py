@@ -24,21 +24,27 @@ from hierasurg_core.models import CogVideoXStack, lay_channels_last
 from hierasurg_core.models.attention import fastest_kernel, use_kernel
 from hierasurg_core.models.backbone import (
     FirstBlockCacheConfig,
+    PyramidAttentionBroadcastConfig,
     TaylorSeerCacheConfig,
     apply_group_offloading,
 )
 from hierasurg_core.models.quantised import Quantisation, quantise
 from hierasurg_core.runtime import SideStream, expect_fixed_shapes, free_memory, keep_compiled
 
-Cache = Literal["none", "first-block", "taylorseer"]
+Cache = Literal["none", "first-block", "taylorseer", "pab"]
 
 _GIB = 1024**3
 _CALLS_THAT_PAY = 400  # of the blocks at full size: a compilation takes half a minute and saves 0.07 s a call
 _LARGE_WIDTH = 1024  # tokens narrower than this are a mini model's: its calls are too short to gain
 
-_CACHES: Mapping[str, Callable[[], Any]] = {
-    "first-block": lambda: FirstBlockCacheConfig(threshold=0.08),
-    "taylorseer": lambda: TaylorSeerCacheConfig(cache_interval=2, disable_cache_before_step=3, max_order=1),
+_CACHES: Mapping[str, Callable[[HieraSurgPipeline], Any]] = {
+    "first-block": lambda _: FirstBlockCacheConfig(threshold=0.08),
+    "taylorseer": lambda _: TaylorSeerCacheConfig(cache_interval=2, disable_cache_before_step=3, max_order=1),
+    "pab": lambda pipeline: PyramidAttentionBroadcastConfig(  # Zhao et al. 2024, arXiv 2408.12588
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(100, 800),
+        current_timestep_callback=lambda: pipeline.current_timestep,
+    ),
 }
 
 
@@ -48,7 +54,7 @@ class Speed:
 
     Attributes:
         compile: Whether blocks and VAE go through torch.compile; None: where the run is long enough to gain.
-        cache: "none", "first-block" or "taylorseer" (diffusers' caches of a call's inner values).
+        cache: "none", "first-block", "taylorseer" or "pab" (diffusers' caches of a call's inner values).
         memory: "auto", "fast", "offload" or "group-offload"; see `memory`.
         quantize: "none", "fp8" or "int8" weights of the blocks.
         compiled_folder: Where compiled code is kept for later runs; None: the user's cache folder.
@@ -121,7 +127,7 @@ def prepare(
             notes.append("blocks and VAE are compiled; the first clip takes longer")
     if speed.cache != "none":
         for model in transformers.values():
-            model.enable_cache(_CACHES[speed.cache]())
+            model.enable_cache(_CACHES[speed.cache](pipeline))
         notes.append(f"cache {speed.cache}: calls are approximated")
     return tuple(notes)
 
@@ -135,6 +141,8 @@ def compiled_folder() -> Path:
 def _check(speed: Speed, device: torch.device) -> None:
     if speed.cache != "none" and speed.cache not in _CACHES:
         raise UsageError(f"unknown cache {speed.cache!r}: use none, {', '.join(_CACHES)}")
+    if speed.compile and speed.cache == "pab":
+        raise UsageError("compile and cache pab exclude each other: a block's work changes from call to call")
     if device.type == "cpu" and speed.memory in ("offload", "group-offload"):
         raise UsageError(
             f"memory {speed.memory} is for GPUs; on a CPU all models lie in the one memory there is"

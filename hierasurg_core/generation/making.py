@@ -17,12 +17,13 @@ from hierasurg_core.artifacts import write_json
 from hierasurg_core.generation.conditions import Sampling
 from hierasurg_core.generation.edits import apply_edits, parse_edits
 from hierasurg_core.generation.outputs import Footage, output_paths, write_outputs
+from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample
 from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job
 from hierasurg_core.maps import PanopticClip, fit_maps
-from hierasurg_core.progress import Progress
+from hierasurg_core.progress import Progress, SilentProgress
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.video import fit_image
 
@@ -54,14 +55,17 @@ def job_identity(job: Job, start: Start, edit: str | None) -> dict[str, Any]:
     }
 
 
-def make_samples(run: Run, pipeline: HieraSurgPipeline, orders: Sequence[Order], progress: Progress) -> None:
-    """Makes samples at once and writes them.
+def make_samples(
+    run: Run, pipeline: HieraSurgPipeline, orders: Sequence[Order], overlap: Overlap, progress: Progress
+) -> None:
+    """Makes samples at once and writes them, or has them written while the next ones begin.
 
     Args:
         run: What they share.
         pipeline: The models.
-        orders: At least one.
-        progress: Is told each stage.
+        orders: At least one; must not change any more.
+        overlap: Takes their end.
+        progress: Is told each stage, but not of what runs beside the next samples.
 
     Raises:
         UsageError: An edit names an entity that the maps do not have.
@@ -74,16 +78,23 @@ def make_samples(run: Run, pipeline: HieraSurgPipeline, orders: Sequence[Order],
         for note in order.start.notes:
             progress.note(f"{order.job.name}: {note}")
     samplings = [_sampling(run, order, progress) for order in orders]
-    maps = _all_maps(run, pipeline, orders, samplings, called, progress)
-    clock.lap("maps")
+    with clock.stage("maps"):
+        maps = _all_maps(run, pipeline, orders, samplings, called, progress)
     progress.start(f"{called} video", run.m2v_steps, "steps")
-    photos = [fit_image(order.start.photo_HWC, run.plan.m2v.size_hw) for order in orders]
-    videos = pipeline.make_videos_batch(photos, maps, run.fps, samplings)
-    clock.lap("video")
-    progress.start(f"{called} write", len(orders), "samples")
-    for order, frames_FHWC, clip in zip(orders, videos, maps, strict=True):
-        _write(run, order, frames_FHWC, clip, clock, len(orders))
-        progress.advance()
+    with clock.stage("video"):
+        photos = [fit_image(order.start.photo_HWC, run.plan.m2v.size_hw) for order in orders]
+        arrive = pipeline.begin_videos(photos, maps, run.fps, samplings)
+    told = SilentProgress() if overlap.active else progress
+
+    def finish() -> None:
+        with clock.stage("video"):
+            videos = arrive()
+        told.start(f"{called} write", len(orders), "samples")
+        for order, frames_FHWC, clip in zip(orders, videos, maps, strict=True):
+            _write(run, order, frames_FHWC, clip, clock, len(orders))
+            told.advance()
+
+    overlap.hand(finish)
 
 
 def _sampling(run: Run, order: Order, progress: Progress) -> Sampling:
@@ -142,8 +153,8 @@ def _write(
     """Writes a sample's files, then its record; times of stages that several shared are divided."""
     name, start = order.job.name, order.start
     writing = Clock()
-    write_outputs(output_paths(run.config, name), Footage.of_clip(frames_FHWC, maps, run.fps))
-    writing.lap("write")
+    with writing.stage("write"):
+        write_outputs(output_paths(run.config, name), Footage.of_clip(frames_FHWC, maps, run.fps))
     shared = {stage: round(seconds / made, 3) for stage, seconds in clock.seconds.items()}
     record = describe_sample(
         run,

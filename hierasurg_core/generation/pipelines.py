@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hierasurg_core.errors import UsageError
-from hierasurg_core.generation.conditions import UNKNOWN, Sampling, words_of
+from hierasurg_core.generation.conditions import UNKNOWN, Sampling, first_frame_of, words_of
 from hierasurg_core.generation.folders import part_folder, read_model_index
 from hierasurg_core.generation.holding import Held
 from hierasurg_core.generation.limits import NUM_MAPS, check_frames, check_size, expect_starts
@@ -101,6 +101,7 @@ class HieraSurgPipeline(DiffusionPipeline):
         self._pictures: Pictures | None = None
         self._placement: Placement | None = None
         self.text_vectors: dict[str, TextVectors] = {}
+        self.current_timestep = 0  # at which a transformer is called; a cache asks for it
         self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
 
     @classmethod
@@ -144,9 +145,9 @@ class HieraSurgPipeline(DiffusionPipeline):
         pipeline.text_vectors.update(vectors)
         return pipeline
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Writes the folder that `from_pretrained` opens: as diffusers does, text vectors in their parts."""
-        super().save_pretrained(save_directory, **options)
+        super().save_pretrained(save_directory, *args, **options)
         for name, vectors in self.text_vectors.items():
             save_text_vectors(vectors, Path(save_directory) / name / TEXT_VECTORS)
 
@@ -278,7 +279,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             latents = self.pictures.encode_alone(told)
             model = Held(self.s2m, self.scheduler, latents, (1.0,) * latents.shape[1])
         samplings[0].on_stage("encode")
-        condition = _first_of(torch.cat([first_map, photo], dim=2), NUM_MAPS)
+        condition = first_frame_of(torch.cat([first_map, photo], dim=2), NUM_MAPS)
         with self.placement.at_work("s2m"):
             latents = self._denoise("s2m", model, condition, conditions, dropped, samplings)
         self.pictures.expect_finite(latents, "S2M")
@@ -327,7 +328,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             if samplings[0].guidance != 1:
                 dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
             samplings[0].on_stage("encode")
-            condition = _first_of(photo, num_frames // 4 + 1)
+            condition = first_frame_of(photo, num_frames // 4 + 1)
             latents = self._denoise("m2v", model, condition, conditions, dropped, samplings)
         self.pictures.expect_finite(latents, "M2V")
         samplings[0].on_stage("denoise")
@@ -369,7 +370,11 @@ class HieraSurgPipeline(DiffusionPipeline):
                 generator=[sampling.generator for sampling in samplings],
                 on_step=samplings[0].on_step,
                 solver=solver,
+                on_time=self._at_time,
             )
+
+    def _at_time(self, time: int) -> None:
+        self.current_timestep = time
 
     def steps_of(self, stage: str) -> int:
         """Returns how many steps "s2m" or "m2v" takes unless told otherwise: a student's own number first."""
@@ -392,8 +397,3 @@ class HieraSurgPipeline(DiffusionPipeline):
             self._pictures = Pictures(self.vae, self.placement)
         self._pictures.placement = self.placement
         return self._pictures
-
-
-def _first_of(first_B1CHW: Tensor, frames: int) -> Tensor:
-    """Extends a first frame's latents with zeros to so many frames."""
-    return torch.nn.functional.pad(first_B1CHW, (0, 0) * 3 + (0, frames - 1))

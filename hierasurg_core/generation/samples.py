@@ -31,6 +31,7 @@ from hierasurg_core.generation.batching import largest_batch
 from hierasurg_core.generation.making import Order, job_identity, make_samples
 from hierasurg_core.generation.memory import ClipShape
 from hierasurg_core.generation.outputs import output_paths
+from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.preview import Strip, contact_sheet
 from hierasurg_core.generation.records import CLIP_SECONDS, Run, Sample, as_sample, seconds_if_made
@@ -144,32 +145,35 @@ def _make_all(
     pipeline: HieraSurgPipeline | None = None
     orders: list[Order] = []
     batch = 1
-    for unit in work:
-        if not runtime.claim(unit.name):
-            continue
-        order: Order | None = None
-        if isinstance(unit, Story):
-            fingerprint = run.fingerprint(story_identity(unit), unit.num_frames)
-        else:
-            start = unit.read()
-            fingerprint = run.fingerprint(job_identity(unit, start, run.config.edit), run.clip_frames)
-            order = Order(unit, start, fingerprint)
-            yield from start.notes
-        if run.config.resume and seconds_if_made(run.config, unit.name, fingerprint) is not None:
-            progress.note(f"{unit.name}: kept, it was made by the same request, models and settings")
-            continue
-        if pipeline is None:
-            pipeline, batch, notes = _load(run, work, device, progress)
-            yield from notes
-        if isinstance(unit, Story):
-            tell(run, unit, pipeline, fingerprint, progress)
-        elif order is not None:
-            orders.append(order)
-        if len(orders) == batch:
-            make_samples(run, pipeline, orders, progress)
-            orders.clear()
-    if orders and pipeline is not None:
-        make_samples(run, pipeline, orders, progress)
+    with Overlap() as overlap:
+        for unit in work:
+            if not runtime.claim(unit.name):
+                continue
+            order: Order | None = None
+            if isinstance(unit, Story):
+                fingerprint = run.fingerprint(story_identity(unit), unit.num_frames)
+            else:
+                start = unit.read()
+                fingerprint = run.fingerprint(job_identity(unit, start, run.config.edit), run.clip_frames)
+                order = Order(unit, start, fingerprint)
+                yield from start.notes
+            if run.config.resume and seconds_if_made(run.config, unit.name, fingerprint) is not None:
+                progress.note(f"{unit.name}: kept, it was made by the same request, models and settings")
+                continue
+            if pipeline is None:
+                pipeline, batch, notes = _load(run, work, device, progress)
+                if pipeline.placement.side is not None:
+                    overlap.begin()
+                yield from notes
+            if isinstance(unit, Story):
+                tell(run, unit, pipeline, fingerprint, overlap, progress)
+            elif order is not None:
+                orders.append(order)
+            if len(orders) == batch:
+                make_samples(run, pipeline, orders, overlap, progress)
+                orders = []
+        if orders and pipeline is not None:
+            make_samples(run, pipeline, orders, overlap, progress)
 
 
 def _load(
@@ -189,7 +193,12 @@ def _load(
     calls = run.s2m_steps + run.m2v_steps
     calls *= sum(1 if isinstance(unit, Job) else len(unit.clips) for unit in work)
     many = dataclasses.replace(clip, batch=batch * clip.batch)
-    notes = prepare(pipeline, device, many, speed, calls=calls // batch)
+    several = len(work) > batch
+    if config.is_story:  # what goes on from another clip can't begin beside its end
+        several = any(
+            sum(not clip.known for clip in unit.clips) > 1 for unit in work if isinstance(unit, Story)
+        )
+    notes = prepare(pipeline, device, many, speed, calls=calls // batch, several=several)
     for note in notes:
         progress.note(note)
     return pipeline, batch, notes

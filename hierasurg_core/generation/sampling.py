@@ -39,6 +39,7 @@ def denoise(
     generator: torch.Generator | Sequence[torch.Generator],
     on_step: Callable[[], None],
     solver: Solver = "sde-dpm++",
+    on_time: Callable[[int], None] = lambda time: None,
 ) -> Tensor:
     """Samples clean latents.
 
@@ -58,6 +59,7 @@ def denoise(
         generator: Of all noise: one for the batch, or one a clip, whose noise then is the same in any batch.
         on_step: Called after each step has been handed to the device.
         solver: "sde-dpm++" is CogVideoX's own, with fresh noise in each step; "dpm++" and "ddim" draw none.
+        on_time: Told the training time step before the model is called with it.
 
     Returns:
         Scaled latents (B, F, C, h, w), float32, on the condition's device.
@@ -80,6 +82,7 @@ def denoise(
     clean: Tensor | None = None
     for step in plan:
         noisy_BFCHW = torch.cat([latents_BFCHW, latents_BFCHW]) if guided else latents_BFCHW
+        on_time(step.time)
         times_B = torch.full((noisy_BFCHW.shape[0],), step.time, device=device)
         velocity = model(torch.cat([noisy_BFCHW, condition_BFCHW], dim=2), times_B, **conditions).float()
         if guided:

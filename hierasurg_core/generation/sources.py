@@ -5,6 +5,7 @@ models, and tells which it was. It refuses folders that lack a part, parts of th
 do not belong together; weights are read by `ModelPlan.load` only.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from hierasurg_core.models import (
 )
 from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
 from hierasurg_core.models.hub import local_folder
+from hierasurg_core.models.loading import find_beside, tensor_shapes
+from hierasurg_core.models.text_vectors import find_text_vectors, load_text_vectors
 from hierasurg_core.progress import Progress
 
 RATES = (1, 8)  # frames a second
@@ -34,6 +37,7 @@ MINI = "the bundled mini models"
 _PUBLIC_S2M_SIZE_HW = (256, 384)  # what it is used at; its config repeats the base model's 480x720
 _DEFAULT_STEPS = 50
 _TRAINING_STEPS = 1000
+_TEXT_WIDTH = 768  # of SurgVLP's vectors
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class StageModel:
         in_channels: Of its latents.
         public: Made by the public HieraSurg code.
         distilled_steps: Of a few-step student; None for any other model.
+        vector_dim: Width of the text vectors that it is given; None: it is given ids, or no words at all.
+        text_vectors: The file of them.
     """
 
     folder: Path
@@ -55,6 +61,8 @@ class StageModel:
     in_channels: int
     public: bool
     distilled_steps: int | None = None
+    vector_dim: int | None = None
+    text_vectors: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -118,14 +126,28 @@ class ModelPlan:
         progress.advance()
         pipeline = HieraSurgPipeline(s2m, m2v, vae, load_scheduler(self.scheduler), self.steps, self.guidance)
         pipeline.set_progress_bar_config(disable=True)
+        for name, file in self._text_vectors().items():
+            pipeline.text_vectors[name] = load_text_vectors(file, torch.device("cpu"))
         return pipeline
 
     def describe(self) -> dict[str, Any]:
-        """Returns name, folders and the SHA-256 of every config and weight file."""
+        """Returns name, folders and the SHA-256 of every config and weight file, and of text vectors."""
         folders = {"m2v": self.m2v.folder, "vae": self.vae, "scheduler": self.scheduler}
         if self.s2m is not None:
             folders = {"s2m": self.s2m.folder, **folders}
-        return {"name": self.name, **{part: _describe_folder(folder) for part, folder in folders.items()}}
+        said = {"name": self.name, **{part: _describe_folder(folder) for part, folder in folders.items()}}
+        vectors = self._text_vectors()
+        if vectors:
+            said["text_vectors"] = {
+                "files": {name: str(file) for name, file in vectors.items()},
+                "sha256": {name: sha256_file(file) for name, file in vectors.items()},
+            }
+        return said
+
+    def _text_vectors(self) -> dict[str, Path]:
+        """Returns the files of the stages that are given text vectors."""
+        stages = {"s2m": self.s2m, "m2v": self.m2v}
+        return {name: s.text_vectors for name, s in stages.items() if s is not None and s.text_vectors}
 
 
 def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPlan:
@@ -141,7 +163,9 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         working: Folder in which `runs/` is looked for.
 
     Raises:
-        UsageError: Both `maps` and `s2m`, or more steps than the scheduler has.
+        UsageError: Both `maps` and `s2m`, more steps than the scheduler has, or text vectors that are missing
+            or that no model takes.
+        DataError: The text vectors are damaged, or of another width than the model's.
         WeightsError: A folder is missing, lacks a part, or has one of the wrong kind.
     """
     if config.maps is not None and config.s2m is not None:
@@ -155,7 +179,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         name: _stage(find_transformer(replaced[name]) if name in replaced else _base_part(base, name), name)
         for name in wanted
     }
-
+    stages = _with_text_vectors(stages, config.text_vectors, notes)
     whole = len(replaced) == len(wanted)
     vae, scheduler = (
         _shared_part(name, list(stages.values()), base, config.model is None, whole, notes)
@@ -253,13 +277,8 @@ def _shared_part(
 
 def _beside(folder: Path, name: str) -> Path | None:
     """Looks for a part in the folder that holds `transformer/`, and above a checkpoint."""
-    file = "scheduler_config.json" if name == "scheduler" else "config.json"
-    around = [folder]
-    if folder.name == "transformer":
-        around.append(folder.parent)
-    if around[-1].name.startswith("checkpoint-"):
-        around.append(around[-1].parent)
-    return next((place / name for place in around if (place / name / file).is_file()), None)
+    file = find_beside(folder, f"{name}/{'scheduler_config' if name == 'scheduler' else 'config'}.json")
+    return None if file is None else file.parent
 
 
 def _stage(folder: Path, name: str) -> StageModel:
@@ -283,7 +302,46 @@ def _stage(folder: Path, name: str) -> StageModel:
         raise WeightsError(f"{path} names impossible distilled_steps: {distilled!r}")
     rate = (frames - 1) / seconds if seconds > 0 else 0
     rates = (int(rate),) if rate in RATES else RATES
-    return StageModel(folder, size_hw, rates, in_channels, public, distilled)
+    vector_dim = _vector_dim(config, arguments, folder)
+    return StageModel(folder, size_hw, rates, in_channels, public, distilled, vector_dim)
+
+
+def _vector_dim(config: dict[str, Any], arguments: dict[str, Any], folder: Path) -> int | None:
+    """Returns the width of the text vectors that a model is given, None where it is given none."""
+    if config.get("_class_name") in PUBLIC_CLASSES and config.get("text_cond", "labels") != "labels":
+        shapes = tensor_shapes(folder)  # the published configs name no width
+        arguments = {**arguments, **class_and_arguments(config, shapes, str(folder / "config.json"))[1]}
+    if arguments.get("text_cond") != "vectors" or not arguments.get("hierarchical", True):
+        return None
+    return int(arguments.get("text_vector_dim", _TEXT_WIDTH))
+
+
+def _with_text_vectors(
+    stages: dict[str, StageModel], given: Path | None, notes: list[str]
+) -> dict[str, StageModel]:
+    """Gives stages the text vectors that they need: those asked for, else those that lie with the model."""
+    needing = {name: stage for name, stage in stages.items() if stage.vector_dim is not None}
+    if given is not None and not needing:
+        raise UsageError(f"text_vectors {given} is of no use: these models learned labels; leave it out")
+    found = dict(stages)
+    for name, stage in needing.items():
+        own = find_text_vectors(stage.folder)
+        file = given or own
+        if file is None:
+            raise UsageError(
+                f"{name.upper()} of {stage.folder} learned from text vectors, and there are none beside it: "
+                "give their file as --text-vectors"
+            )
+        width = load_text_vectors(file, torch.device("cpu")).width
+        if width != stage.vector_dim:
+            raise DataError(
+                f"{file} has text vectors of width {width}, but {name.upper()} of {stage.folder} takes "
+                f"{stage.vector_dim}: give the file that it was trained with"
+            )
+        if own is not None and sha256_file(own) != sha256_file(file):
+            notes.append(f"{name.upper()}: text vectors of {file}, in place of its own")
+        found[name] = dataclasses.replace(stage, text_vectors=file)
+    return found
 
 
 def _expect_channels(stage: StageModel, name: str, vae: Path) -> None:

@@ -9,8 +9,9 @@ Legend: F frames, S seconds (maps), H W pixels.
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hierasurg_core.artifacts import atomic_file, read_json, write_json
 from hierasurg_core.errors import DataError
 from hierasurg_core.generation.conditions import Sampling
 from hierasurg_core.generation.outputs import Footage, output_paths, write_outputs
+from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample
 from hierasurg_core.generation.request import describe_ids
@@ -35,6 +37,7 @@ from hierasurg_core.video import fit_image
 
 _STATE = "story.json"
 _FADE = 6  # frames
+_Told = tuple[NDArray[np.uint8], PanopticClip]  # a clip's new frames (F, H, W, 3) and maps
 
 
 def story_identity(story: Story) -> dict[str, Any]:
@@ -54,7 +57,12 @@ def story_identity(story: Story) -> dict[str, Any]:
 
 
 def tell(
-    run: Run, story: Story, pipeline: HieraSurgPipeline, fingerprint: str, progress: Progress
+    run: Run,
+    story: Story,
+    pipeline: HieraSurgPipeline,
+    fingerprint: str,
+    overlap: Overlap,
+    progress: Progress,
 ) -> dict[str, float]:
     """Makes a story's missing clips, then its files; the JSON comes last.
 
@@ -63,6 +71,8 @@ def tell(
         story: The plan.
         pipeline: The models.
         fingerprint: Of what decides its bytes.
+        overlap: Takes the end of clips; only the first clip of a scene can begin beside it, since every other
+            one goes on from frames that exist.
         progress: Counts the steps of all clips.
 
     Returns:
@@ -81,12 +91,14 @@ def tell(
         for note in segment.start.notes if segment.start is not None else ():
             progress.note(f"{story.name}: {note}")
     for index in range(parts.count, len(story.clips)):
-        frames_FHWC, maps = _make_clip(run, story, index, parts, pipeline, progress, clock)
-        parts.add(frames_FHWC, maps)
-        clock.lap("save")
+        if story.clips[index].known:
+            overlap.wait()
+        arrive = _begin_clip(run, story, index, parts, pipeline, progress, clock)
+        overlap.hand(functools.partial(_save, arrive, parts, clock))
+    overlap.wait()
     progress.start(f"{story.name} write", None, "files")
-    write_outputs(output_paths(run.config, story.name), parts.footage(story))
-    clock.lap("write")
+    with clock.stage("write"):
+        write_outputs(output_paths(run.config, story.name), parts.footage(story))
     record = describe_sample(
         run,
         story.name,
@@ -101,7 +113,14 @@ def tell(
     return clock.seconds
 
 
-def _make_clip(
+def _save(arrive: Callable[[], _Told], parts: _Parts, clock: Clock) -> None:
+    with clock.stage("video"):
+        frames_FHWC, maps = arrive()
+    with clock.stage("save"):
+        parts.add(frames_FHWC, maps)
+
+
+def _begin_clip(
     run: Run,
     story: Story,
     index: int,
@@ -109,8 +128,8 @@ def _make_clip(
     pipeline: HieraSurgPipeline,
     progress: Progress,
     clock: Clock,
-) -> tuple[NDArray[np.uint8], PanopticClip]:
-    """Returns the new frames and maps of a clip."""
+) -> Callable[[], _Told]:
+    """Returns a function that waits for a clip's new frames and maps."""
     clip, plan = story.clips[index], run.plan
     assert plan.s2m is not None
     sampling = Sampling(
@@ -130,26 +149,31 @@ def _make_clip(
         known_FHWC = parts.last("frames", clip.known)
         known_SHW = parts.last("maps", clip.first_second - clip.begin)
         photo_HWC, first_map_HW, num_entities = known_FHWC[0], known_SHW[0], parts.num_entities()
-    maps = pipeline.make_maps(
-        fit_image(photo_HWC, plan.s2m.size_hw), first_map_HW, num_entities, sampling, known_SHW
-    )
-    clock.lap("maps")
+    with clock.stage("maps"):
+        maps = pipeline.make_maps(
+            fit_image(photo_HWC, plan.s2m.size_hw), first_map_HW, num_entities, sampling, known_SHW
+        )
     map_FHW = maps.map_FHW[: CLIP_SECONDS[story.fps]]
-    frames_FHWC = pipeline.make_video(
-        fit_image(photo_HWC, plan.m2v.size_hw),
-        PanopticClip(map_FHW, num_entities),
-        story.fps,
-        sampling,
-        known_FHWC,
-    )
-    clock.lap("video")
-    begin = clip.begin * story.fps
-    new_FHWC = frames_FHWC[clip.first - begin : clip.end - begin]
-    if known_FHWC is not None:
-        new_FHWC = _faded(new_FHWC, known_FHWC[-1], frames_FHWC[clip.known - 1])
-    return new_FHWC, PanopticClip(
-        map_FHW[clip.first_second - clip.begin : clip.end_second - clip.begin], num_entities
-    )
+    with clock.stage("video"):
+        arrive = pipeline.begin_videos(
+            [fit_image(photo_HWC, plan.m2v.size_hw)],
+            [PanopticClip(map_FHW, num_entities)],
+            story.fps,
+            [sampling],
+            None if known_FHWC is None else [known_FHWC],
+        )
+
+    def new() -> _Told:
+        (frames_FHWC,) = arrive()
+        begin = clip.begin * story.fps
+        new_FHWC = frames_FHWC[clip.first - begin : clip.end - begin]
+        if known_FHWC is not None:
+            new_FHWC = _faded(new_FHWC, known_FHWC[-1], frames_FHWC[clip.known - 1])
+        return new_FHWC, PanopticClip(
+            map_FHW[clip.first_second - clip.begin : clip.end_second - clip.begin], num_entities
+        )
+
+    return new
 
 
 def _faded(

@@ -10,6 +10,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from diffusers.hooks.group_offloading import apply_group_offloading
+from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin
@@ -47,6 +48,7 @@ __all__ = [
     "FirstBlockCacheConfig",
     "ModelMixin",
     "PeftAdapterMixin",
+    "PyramidAttentionBroadcastConfig",
     "TaylorSeerCacheConfig",
     "TimestepEmbedding",
     "Timesteps",
