@@ -104,7 +104,8 @@ def label(
         str | None, typer.Option(metavar="N", help="Frames encoded at once (default: 8).")
     ] = None,
     max_objects: Annotated[
-        str | None, typer.Option(metavar="N", help="Most objects followed at once (default: 48).")
+        str | None,
+        typer.Option(metavar="N", help="Most objects followed at once (default: 18, what S2M tells apart)."),
     ] = None,
     compile_: Annotated[
         bool | None,

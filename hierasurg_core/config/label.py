@@ -35,7 +35,8 @@ class LabelConfig:
         limit: Label the first so many seconds of each video only; None: all.
         skip_bad: Let the frame before take the place of one that is unreadable or of another size.
         batch: Frames encoded at once.
-        max_objects: Most objects tracked in a window; the rarest are left out.
+        max_objects: Most objects tracked in a window; the rarest are left out. With background and border, 18
+            are as many as the colours of S2M's maps tell apart.
         compile: Run the segmenter through torch.compile.
         notice: Put CAMMA's licence notice into the manifest; frames of the phantom never have it.
         check: Folder with true maps: label nothing, and compare the maps that are there with these.
@@ -60,7 +61,7 @@ class LabelConfig:
     limit: int | None = None
     skip_bad: bool = False
     batch: int = 8
-    max_objects: int = 48
+    max_objects: int = 18
     compile: bool = False
     notice: bool = True
     check: Path | None = None

@@ -77,8 +77,8 @@ class DatasetSource:
         usable = clips.paintable() if stage == "s2m" else list(range(len(clips)))
         if not usable:
             raise DataError(
-                f"no clip of {clips.manifest.folder} has 20 ids or fewer, as S2M's colours need: merge or "
-                "drop small entities"
+                f"no clip of {clips.manifest.folder} has 20 ids or fewer, as S2M's colours need: label with "
+                "--max-objects 18 or less"
             )
         self._clips, self._stage, self._usable = clips, stage, np.array(usable)
         self._batch, self._seed, self._device = batch, seed, torch.device(device)

@@ -90,7 +90,7 @@ def test_the_same_with_maps_that_label_makes(
         device=torch.device("cpu"),
     )
     hierasurg("extract", "in")
-    hierasurg("label", "--sam", "mini", "--set", "max_objects=16")  # S2M's palette tells 20 ids apart
+    hierasurg("label", "--sam", "mini")
     labelled = load_clip(tmp_path / "videos" / "video01_masks" / "000000.pkl")
     assert 1 <= labelled.num_entities <= 16
     data = ("--base", "mini", "--map-size", "128x192", "--val-fraction", "0", "--json")
