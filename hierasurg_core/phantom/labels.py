@@ -28,17 +28,17 @@ def name_triplets_by_parts(model: CogVideoXStack) -> None:
     Raises:
         UsageError: The table is narrower than the parts are many, or the model takes text vectors.
     """
-    rows, verbs, targets = len(taxonomy.INSTRUMENTS), len(taxonomy.VERBS), len(taxonomy.TARGETS)
+    instruments, verbs, targets = len(taxonomy.INSTRUMENTS), len(taxonomy.VERBS), len(taxonomy.TARGETS)
     if not isinstance(model.triplet_emb, LabelEmbedding):
         raise UsageError("triplets by parts need a model with text_cond 'labels'")
     table = model.triplet_emb.embedding_table.weight
-    if table.shape[1] < rows + verbs + targets:
+    if table.shape[1] < instruments + verbs + targets:
         raise UsageError(
-            f"condition_embed_dim is {table.shape[1]}: triplets by parts need {rows + verbs + targets}"
+            f"condition_embed_dim is {table.shape[1]}: triplets by parts need {instruments + verbs + targets}"
         )
     table.zero_()
     for triplet in taxonomy.TRIPLETS:
-        axes = (triplet.instrument_id, rows + triplet.verb_id, rows + verbs + triplet.target_id)
+        axes = (triplet.instrument_id, instruments + triplet.verb_id, instruments + verbs + triplet.target_id)
         table[triplet.id + 1, list(axes)] = _LENGTH
     condensed = int(model.config["condense_dim"])
     for module in model.modules():

@@ -34,6 +34,7 @@ from hierasurg_core.models import (
     start_as_identity,
 )
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
+from hierasurg_core.models.conditioning import map_grid
 from hierasurg_core.models.export import steps_of_both
 from hierasurg_core.phantom.encoded import draw_m2v, draw_s2m
 from hierasurg_core.phantom.labels import name_triplets_by_parts
@@ -43,7 +44,7 @@ from hierasurg_core.phantom.vae import (
     unfinished_steps,
 )
 from hierasurg_core.progress import Progress
-from hierasurg_core.training import LatentCacheSource, M2VStage, S2MStage, train
+from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, train
 from hierasurg_core.training.checkpoint import checkpoints, read_state
 from hierasurg_core.training.distill import SUFFIX, DistilledStage, as_student, load_teacher, make_grid
 from hierasurg_core.training.memory import Workload
@@ -219,16 +220,22 @@ def train_stage(
         device=str(device),
         max_seconds=max(1.0, max_seconds - drawn),
     )
-    work = Extras(load=_work(model, part))  # lets the trainer look for the fastest attention
+    work = Extras(load=_work(model, clips))  # lets the trainer look for the fastest attention
     return train(model, distilled or stage, source, config, run, progress, extras=work).finished
 
 
-def _work(model: CogVideoXStack, part: str) -> Workload:
-    """What one clip of 16 seconds asks of a mini model."""
-    rows, columns = model.config["sample_height"] // 2, model.config["sample_width"] // 2
-    frames, stream = (16, 1) if part == "s2m" else (5, 16 * rows * columns)
+def _work(model: CogVideoXStack, clips: Batch) -> Workload:
+    """What one of these clips asks of a model."""
+    frames, _, height, width = clips.latents_BFCHW.shape[1:]
+    patch = model.config["patch_size"]
+    stream = 1
+    if clips.maps_BFHW is not None:
+        seconds, *size_hw = clips.maps_BFHW.shape[1:]
+        downscale, blocks = model.config["map_downscale"], len(model.config["map_widths"])
+        rows, columns = map_grid((size_hw[0], size_hw[1]), downscale=downscale, num_blocks=blocks)
+        stream = seconds * rows * columns
+    tokens = frames * (height // patch) * (width // patch) + 1 + stream
     count = sum(parameter.numel() for parameter in model.parameters())
-    tokens = frames * rows * columns + 1 + stream
     return Workload(count, count, tokens, model.inner_dim, len(model.transformer_blocks))
 
 

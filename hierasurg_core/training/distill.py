@@ -51,7 +51,7 @@ from hierasurg_core.models import (
 from hierasurg_core.models.attention import fastest_kernel, use_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
-from hierasurg_core.training.stages import M2VStage, S2MStage, VelocityModel, moving_weight
+from hierasurg_core.training.stages import M2VStage, S2MStage, VelocityModel, emphasised
 
 SUFFIX = "-student"
 
@@ -236,10 +236,8 @@ class DistilledStage:
             end = teacher_path(self.grid, self._asking_teacher(batch, tokens), start, index_B)
             target = target_velocity(self.grid, end, start, index_B)
         velocity = ask_student(start, self.grid.time_NK[index_B, 0])
-        if not isinstance(self.inner, S2MStage) or self.inner.emphasis == 0:
-            return velocity, target
-        root = moving_weight(clean, self.inner.emphasis).sqrt()
-        return root * velocity.float(), root * target
+        emphasis = self.inner.emphasis if isinstance(self.inner, S2MStage) else 0.0
+        return emphasised(velocity, target, clean, emphasis)
 
     def _own_start(self, ask: Velocity, noise_BFCHW: Tensor, index_B: Tensor) -> Tensor:
         """Returns where the student gets from pure noise in `index_B` steps, a number of its own a clip.

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
+
+from hierasurg_core.training.adamw import adamw_step
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0 of those that keep singular values near 1
 _ITERATIONS = 5
@@ -92,29 +93,11 @@ class MuonAdamW(torch.optim.Optimizer):
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                state["exp_avg"], state["exp_avg_sq"] = (
-                    torch.zeros_like(parameter),
-                    torch.zeros_like(parameter),
-                )
-        states = [self.state[parameter] for parameter in parameters]
-        adamw(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            grad_scale=None,
-            found_inf=None,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        names = ("exp_avg", "exp_avg_sq", "step")
+        first, second, steps = ([self.state[parameter][name] for parameter in parameters] for name in names)
+        adamw_step(parameters, first, second, steps, group)
 
 
 def orthogonalised(matrices_NRC: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
+
+from hierasurg_core.training.adamw import adamw_step
 
 _CHUNK = 1 << 26  # parameters that travel together: 512 MiB of moments
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -60,24 +61,8 @@ class OffloadedAdamW(torch.optim.AdamW):
         states = [self.state[parameter] for parameter in parameters]
         device = parameters[0].device
         here = {name: [state[name].to(device, non_blocking=True) for state in states] for name in _MOMENTS}
-        adamw(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            here["exp_avg"],
-            here["exp_avg_sq"],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            grad_scale=None,
-            found_inf=None,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+        steps = [state["step"] for state in states]
+        adamw_step(parameters, here["exp_avg"], here["exp_avg_sq"], steps, group)
         for name, moments in here.items():
             for state, moment in zip(states, moments, strict=True):
                 if state[name] is not moment:

@@ -124,10 +124,7 @@ class S2MStage:
         """Predicts the maps' velocity; see `Stage`."""
         noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
         velocity = self.velocity(model, noisy, time_B, batch)
-        if self.emphasis == 0:
-            return velocity, target
-        root = moving_weight(batch.latents_BFCHW, self.emphasis).sqrt()
-        return root * velocity.float(), root * target
+        return emphasised(velocity, target, batch.latents_BFCHW, self.emphasis)
 
     def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
         """Asks the model; see `SampledStage`."""
@@ -226,6 +223,16 @@ def add_noise(clean_BFCHW: Tensor, alpha_bar_T: Tensor, draws: Draws) -> tuple[T
     noise = draws.normal(tuple(clean.shape))
     signal, blur = _amounts(alpha_bar_T, time_B)
     return signal * clean + blur * noise, signal * noise - blur * clean, time_B
+
+
+def emphasised(
+    velocity_BFCHW: Tensor, target_BFCHW: Tensor, maps_BFCHW: Tensor, emphasis: float
+) -> tuple[Tensor, Tensor]:
+    """Scales prediction and target so that their squared error has `moving_weight`; 0 changes nothing."""
+    if emphasis == 0:
+        return velocity_BFCHW, target_BFCHW
+    root = moving_weight(maps_BFCHW, emphasis).sqrt()
+    return root * velocity_BFCHW.float(), root * target_BFCHW
 
 
 def moving_weight(maps_BFCHW: Tensor, emphasis: float) -> Tensor:

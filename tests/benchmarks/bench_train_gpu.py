@@ -6,6 +6,7 @@ weights, eager blocks that are all computed again, AdamW. Each part prints a lin
 """
 
 import argparse
+import dataclasses
 import gc
 import time
 from collections.abc import Callable, Iterable
@@ -22,32 +23,21 @@ from hierasurg_core.training.acceleration import restore_model, set_up_model, us
 from hierasurg_core.training.offload import OffloadedAdamW
 from tests.benchmarks import full_size
 from tests.benchmarks.full_size import DEVICE, Report, call_flops, gib
+from tests.benchmarks.random_clips import random_clips
 
 TOKENS = {"s2m": 6146, "m2v17": 12271, "m2v49": 19621}
 _peak: list[float] = []
 
 
 def batch_of(name: str, batch: int) -> Batch:
-    draw = torch.Generator(DEVICE).manual_seed(3)
-    frames, rows, columns, maps = {
-        "s2m": (16, 32, 48, 16),
-        "m2v17": (5, 60, 90, 16),
-        "m2v49": (13, 60, 90, 6),
-    }[name]
-    latents = torch.randn(batch, frames, 16, rows, columns, generator=draw, device=DEVICE).bfloat16()
-    labels = torch.ones(batch, maps, dtype=torch.long, device=DEVICE)
-    ids = torch.randint(
-        0, 12, (batch, maps, 8 * rows, 8 * columns), generator=draw, device=DEVICE, dtype=torch.uint8
-    )
-    return Batch(
-        latents_BFCHW=latents,
-        first_frame_B1CHW=latents[:, :1],
-        ids=tuple(map(str, range(batch))),
-        first_map_B1CHW=latents[:, :1] if name == "s2m" else None,
-        phase_BF=labels,
-        triplet_BF=labels,
-        maps_BFHW=None if name == "s2m" else ids,
-        max_id_B=None if name == "s2m" else torch.full((batch,), 11, device=DEVICE),
+    shapes = {"s2m": (16, 32, 48, 16), "m2v17": (5, 60, 90, 16), "m2v49": (13, 60, 90, 6)}
+    clips = random_clips(batch, shapes[name], DEVICE, 3)
+    labels = torch.ones(batch, shapes[name][-1], dtype=torch.long, device=DEVICE)
+    clips = dataclasses.replace(clips, phase_BF=labels, triplet_BF=labels)
+    if name != "s2m":
+        return clips
+    return dataclasses.replace(
+        clips, first_map_B1CHW=clips.latents_BFCHW[:, :1], maps_BFHW=None, max_id_B=None
     )
 
 

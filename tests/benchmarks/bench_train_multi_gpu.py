@@ -28,13 +28,14 @@ from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[re
 from hierasurg_core.config import TrainConfig
 from hierasurg_core.models import M2VTransformer3DModel
 from hierasurg_core.runtime import device_milliseconds
-from hierasurg_core.training import Batch, Draws, LatentCacheSource, M2VStage
+from hierasurg_core.training import Draws, LatentCacheSource, M2VStage
 from hierasurg_core.training.acceleration import use_fastest_kernel
 from hierasurg_core.training.checkpoint import trained_parameters
 from hierasurg_core.training.memory import Workload, changes_of
 from hierasurg_core.training.setup import accelerated, set_up
 from hierasurg_core.training.sharding import clip_gradients
 from hierasurg_core.training.trainer import exposed_communication
+from tests.benchmarks.random_clips import random_clips
 
 SIZE = Workload(parameters=0, trained=0, tokens=12271, width=1920, blocks=30)
 TINY: dict[str, Any] = {
@@ -47,21 +48,6 @@ TINY: dict[str, Any] = {
 }
 _ALL = timedelta(minutes=10)
 _NEEDS_S = {"none": 30, "full": 60}  # of another measurement; the blocks in pieces are compiled anew
-
-
-def batch_of(batch: int, tiny: bool, device: torch.device, rank: int) -> Batch:
-    """Cached clips as 480x720 gives them; other ones on each rank."""
-    draw = torch.Generator(device).manual_seed(rank)
-    frames, rows, columns, maps = (3, 4, 6, 4) if tiny else (5, 60, 90, 16)
-    latents = torch.randn(batch, frames, 16, rows, columns, generator=draw, device=device).bfloat16()
-    shape = (batch, maps, 8 * rows, 8 * columns)
-    return Batch(
-        latents_BFCHW=latents,
-        first_frame_B1CHW=latents[:, :1],
-        ids=tuple(map(str, range(batch))),
-        maps_BFHW=torch.randint(0, 12, shape, generator=draw, device=device, dtype=torch.uint8),
-        max_id_B=torch.full((batch,), 11, device=device),
-    )
 
 
 @contextlib.contextmanager
@@ -99,7 +85,7 @@ def measure(
         torch.manual_seed(0)
         model = M2VTransformer3DModel(**(TINY if asked.tiny else {}))
     stage = M2VStage(torch.linspace(0.9975, 0.0, 1000, dtype=torch.float64, device=device))
-    data = batch_of(asked.batch, asked.tiny, device, rank)
+    data = random_clips(asked.batch, (3, 4, 6, 4) if asked.tiny else (5, 60, 90, 16), device, rank)
     with accelerated(model, config, device) as accelerator:
         state, wrapped = set_up(model, stage, LatentCacheSource(data, asked.batch), config, accelerator, None)
         kernel = None if asked.tiny else use_fastest_kernel(model, SIZE.tokens, torch.bfloat16, device)

@@ -1,6 +1,7 @@
 """From videos on disk to a generated one, each command as a person types it, in one folder on a CPU."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -12,29 +13,43 @@ from hierasurg_core.maps import load_clip
 from hierasurg_core.phantom.operation import write_operations
 from hierasurg_core.progress import SilentProgress
 
+Hierasurg = Callable[..., str]
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_videos_become_models_and_models_a_video(
+
+@pytest.fixture
+def hierasurg(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def hierasurg(*arguments: str) -> str:
+) -> Hierasurg:
+    """Runs a line in the folder of the test; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def typed(*arguments: str) -> str:
         capsys.readouterr()
         code = run(arguments)
         out, err = capsys.readouterr()
         assert code == 0, err
         return out
 
-    monkeypatch.chdir(tmp_path)
+    return typed
+
+
+def write_phantom(folder: Path, *, videos: int, seconds: int) -> None:
+    device = torch.device("cpu")
     write_operations(
-        tmp_path,
-        videos=2,
-        seconds=17,
+        folder,
+        videos=videos,
+        seconds=seconds,
         size_hw=(128, 192),
         seed=0,
         progress=SilentProgress(),
-        device=torch.device("cpu"),
+        device=device,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_videos_become_models_and_models_a_video(tmp_path: Path, hierasurg: Hierasurg) -> None:
+    write_phantom(tmp_path, videos=2, seconds=17)
     hierasurg("extract", "in")
     data = ("--maps", "truth", "--base", "mini", "--map-size", "128x192", "--val-fraction", "0.5")
     hierasurg("build-dataset", *data)
@@ -69,26 +84,8 @@ def test_videos_become_models_and_models_a_video(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_same_with_maps_that_label_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def hierasurg(*arguments: str) -> str:
-        capsys.readouterr()
-        code = run(arguments)
-        out, err = capsys.readouterr()
-        assert code == 0, err
-        return out
-
-    monkeypatch.chdir(tmp_path)
-    write_operations(
-        tmp_path,
-        videos=1,
-        seconds=16,  # one clip
-        size_hw=(128, 192),
-        seed=0,
-        progress=SilentProgress(),
-        device=torch.device("cpu"),
-    )
+def test_the_same_with_maps_that_label_makes(tmp_path: Path, hierasurg: Hierasurg) -> None:
+    write_phantom(tmp_path, videos=1, seconds=16)  # one clip
     hierasurg("extract", "in")
     hierasurg("label", "--sam", "mini")
     labelled = load_clip(tmp_path / "videos" / "video01_masks" / "000000.pkl")
