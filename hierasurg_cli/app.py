@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 import hierasurg_core
 from hierasurg_cli import console, launch
@@ -59,7 +60,8 @@ def hierasurg(
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; only a bug raises."""
     try:
-        code = app(args=list(arguments), prog_name="hierasurg", standalone_mode=False)
+        # Calling the app itself would put typer's own excepthook in place of the one for ranks.
+        code = get_command(app).main(list(arguments), prog_name="hierasurg", standalone_mode=False)
     except HieraSurgError as error:
         return _failed(str(error), error.exit_code)
     except typer.TyperException as error:

@@ -69,6 +69,14 @@ def first_steps(process: subprocess.Popen[str], run_folder: Path) -> None:
         time.sleep(0.2)
 
 
+def wait_for_end(process: psutil.Process) -> None:
+    """Waits for the end of a child of another process, which may stay as a zombie."""
+    deadline = time.monotonic() + 60
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
@@ -150,12 +158,18 @@ def test_a_signal_reaches_all_ranks_and_the_run_is_saved(folder: Path, number: s
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_stops_the_others(folder: Path) -> None:
-    out = folder / "died"
+@pytest.mark.parametrize("launcher_looks", ["at once", "late"])
+def test_a_rank_that_dies_stops_the_others(folder: Path, launcher_looks: str) -> None:
+    out = folder / f"died, seen {launcher_looks}"
     with start(folder, "--steps", "1000000", "--gpus", "2", "--out", out.name) as process:
         first_steps(process, out)
         ranks = {child.environ().get("RANK"): child for child in psutil.Process(process.pid).children()}
+        if launcher_looks == "late":  # so that rank 0 meets the broken connection by itself
+            process.send_signal(signal.SIGSTOP)
         ranks["1"].send_signal(signal.SIGKILL)
+        if launcher_looks == "late":
+            wait_for_end(ranks["0"])
+            process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 5
     assert "hierasurg: rank 1 was killed by SIGKILL" in err
