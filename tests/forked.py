@@ -5,16 +5,23 @@ one must lie in a module that a fresh process can import.
 """
 
 import multiprocessing
+import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from multiprocessing.process import BaseProcess
+
+import torch
 
 from hierasurg_core.progress import SilentProgress
 
 Tell = Callable[[int], None]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["hierasurg_core.labeling.label", "hierasurg_core.models.encoder"])
+_CONTEXT.set_forkserver_preload(
+    ["hierasurg_core.labeling.label", "hierasurg_core.models.encoder", "hierasurg_core.training.run"]
+)
+_SECONDS = 400
 
 
 class Aloud(SilentProgress):
@@ -27,7 +34,7 @@ class Aloud(SilentProgress):
         self.tell(n)
 
 
-def start(work: Callable[..., None], *arguments: object) -> tuple[BaseProcess, Iterator[int]]:
+def start(work: Callable[..., object], *arguments: object) -> tuple[BaseProcess, Iterator[int]]:
     """Runs `work(tell, *arguments)` in a process; returns it with the numbers that it tells until it ends."""
     heard, told = _CONTEXT.Pipe(duplex=False)
     with closing(told):
@@ -43,3 +50,26 @@ def start(work: Callable[..., None], *arguments: object) -> tuple[BaseProcess, I
                     return
 
     return process, numbers()
+
+
+def run_ranks(count: int, work: Callable[..., object], *arguments: object) -> None:
+    """Runs `work(*arguments)` in so many processes of one process group, each with one thread."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    ranks = [start(_as_rank, rank, count, port, work, arguments)[0] for rank in range(count)]
+    for rank in ranks:
+        rank.join(_SECONDS)
+    ended = [rank.exitcode for rank in ranks]
+    for rank in ranks:
+        rank.kill()
+    assert ended == [0] * count, "what they said is above"
+
+
+def _as_rank(
+    tell: Tell, rank: int, count: int, port: int, work: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
+    named = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in named.items()}, MASTER_ADDR="localhost")
+    torch.set_num_threads(1)
+    work(*arguments)

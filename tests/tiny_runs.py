@@ -10,6 +10,7 @@ from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.progress import SilentProgress
+from hierasurg_core.runtime import process_group, world_size
 from hierasurg_core.training.plan import plan_training
 from hierasurg_core.training.run import TrainRunResult, run_training
 
@@ -87,7 +88,7 @@ def m2v_config(root: Path, out: str = "m2v", **changes: Any) -> TrainM2VConfig:
 
 
 def train(config: TrainS2MConfig | TrainM2VConfig) -> TrainRunResult:
-    """What the commands do, in this process."""
-    device = torch.device("cpu")
+    """What the commands do, in this process, which may be a rank."""
     stage = "s2m" if isinstance(config, TrainS2MConfig) else "m2v"
-    return run_training(plan_training(config, stage, device), device, SilentProgress())
+    with process_group("cpu") as device:
+        return run_training(plan_training(config, stage, device, world_size()), device, SilentProgress())

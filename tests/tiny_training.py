@@ -1,16 +1,18 @@
-"""Tiny real models and clips, and a program that trains one until its parent process stops it."""
+"""Tiny real models and clips, and training for processes that are stopped or killed."""
 
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from forked import Aloud, Tell
 
 from hierasurg_core.config import TrainConfig
 from hierasurg_core.models import M2VTransformer3DModel, S2MTransformer3DModel
-from hierasurg_core.progress import SilentProgress
 from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, Stage, train
 
+IN_THE_MIDDLE = -1
 ALPHA_BAR_T = torch.linspace(0.9975, 0.0, 1000, dtype=torch.float64)
 TINY: dict[str, Any] = {
     "num_attention_heads": 2,
@@ -75,41 +77,29 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**values, **changes})
 
 
-def _tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-class _Aloud(SilentProgress):
-    """Tells the parent process of each step."""
-
-    def advance(self, n: int = 1) -> None:
-        _tell(f"advance {n}")
-
-
 class _WaitsWhileSaving(S2MTransformer3DModel):
     """At its second checkpoint, stands still in the middle, when the weights are written."""
 
     saves = 0
+    heard: ClassVar[list[Tell]] = []
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         super().save_pretrained(*args, **kwargs)
         self.saves += 1
         if self.saves == 2:
-            _tell("in the middle")
-            sys.stdin.read()
+            self.heard[0](IN_THE_MIDDLE)
+            signal.pause()
 
 
-def main(out: Path, *, wait_while_saving: bool) -> None:
+def train_until_stopped(tell: Tell, out: Path, *, wait_while_saving: bool = False) -> None:
+    """Trains as a process that tells its parent of each step, and stops at a signal or in its second save."""
+    torch.set_num_threads(1)
     model = s2m()
     if wait_while_saving:
         model.__class__ = _WaitsWhileSaving
+        _WaitsWhileSaving.heard.append(tell)
     run = config(steps=4 if wait_while_saving else 1_000_000, checkpoint_every=2)
-    train(model, S2MStage(ALPHA_BAR_T), source(), run, out, _Aloud())
-
-
-if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), wait_while_saving=sys.argv[2:] == ["wait"])
+        train(model, S2MStage(ALPHA_BAR_T), source(), run, out, Aloud(tell))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -66,14 +66,14 @@ def test_two_processes_share_the_samples(
     write_assets(tmp_path)
     monkeypatch.chdir(tmp_path)
     line = ["generate", "--device", "cpu", "--json", "--model", "mini"]
-    line += ["--phase", "calot", "--triplet", "17", "--steps", "1", "--num", "3"]
+    line += ["--phase", "calot", "--triplet", "17", "--steps", "1", "--num", "2"]
     assert run([*line, "--out", "alone"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["samples"]) == 3
+    assert len(json.loads(capsys.readouterr().out)["samples"]) == 2
 
     line = [sys.executable, "-m", "hierasurg_cli", *line, "--out", "shared", "--gpus", "2"]
     threads = str(torch.get_num_threads())  # of another number sums would have another order
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     done = subprocess.run(line, env=environment, capture_output=True, check=True)
-    assert len(json.loads(done.stdout)["samples"]) == 3
-    for name in ("0000.mp4", "0001.mp4", "0002.mp4", "0002_maps.mp4"):
+    assert len(json.loads(done.stdout)["samples"]) == 2
+    for name in ("0000.mp4", "0001.mp4", "0001_maps.mp4"):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -33,32 +34,24 @@ def hierasurg(
     return typed
 
 
-def write_phantom(folder: Path, *, videos: int, seconds: int) -> None:
-    device = torch.device("cpu")
-    write_operations(
-        folder,
-        videos=videos,
-        seconds=seconds,
-        size_hw=(128, 192),
-        seed=0,
-        progress=SilentProgress(),
-        device=device,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_videos_become_models_and_models_a_video(tmp_path: Path, hierasurg: Hierasurg) -> None:
-    write_phantom(tmp_path, videos=2, seconds=17)
+def test_videos_become_maps_maps_models_and_models_a_video(tmp_path: Path, hierasurg: Hierasurg) -> None:
+    cpu = torch.device("cpu")
+    one_clip: dict[str, Any] = {"videos": 1, "seconds": 16, "size_hw": (128, 192), "seed": 0}
+    write_operations(tmp_path, **one_clip, progress=SilentProgress(), device=cpu)
     hierasurg("extract", "in")
-    data = ("--maps", "truth", "--base", "mini", "--map-size", "128x192", "--val-fraction", "0.5")
-    hierasurg("build-dataset", *data)
+    hierasurg("label")
+    labelled = load_clip(tmp_path / "videos" / "video01_masks" / "000000.pkl")
+    assert 1 <= labelled.num_entities <= 16
+    data = ("--base", "mini", "--map-size", "128x192", "--val-fraction", "0", "--json")
+    assert json.loads(hierasurg("build-dataset", *data))["clips"]["train"] == 1
     short = ("--preset", "mini", "--steps", "1", "--batch", "1", "--json")
     assert json.loads(hierasurg("train-s2m", *short))["model"] == "runs/s2m/transformer"
     trained = json.loads(hierasurg("train-m2v", *short, "--export", "pipeline"))
     assert (trained["model"], trained["export"]) == ("runs/m2v/transformer", "pipeline")
 
-    words = ("--phase", "calot", "--triplet", "grasper,retract,gallbladder", "--steps", "2", "--json")
+    words = ("--phase", "calot", "--triplet", "grasper,retract,gallbladder", "--steps", "1", "--json")
     made = json.loads(hierasurg("generate", *words))
     assert made["model"] == "S2M of runs/s2m and M2V of runs/m2v"
     with av.open(str(tmp_path / "samples" / "0000.mp4")) as container:
@@ -80,22 +73,3 @@ def test_videos_become_models_and_models_a_video(tmp_path: Path, hierasurg: Hier
         "training loss at the end",
     ):
         assert said in card
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_same_with_maps_that_label_makes(tmp_path: Path, hierasurg: Hierasurg) -> None:
-    write_phantom(tmp_path, videos=1, seconds=16)  # one clip
-    hierasurg("extract", "in")
-    hierasurg("label", "--sam", "mini")
-    labelled = load_clip(tmp_path / "videos" / "video01_masks" / "000000.pkl")
-    assert 1 <= labelled.num_entities <= 16
-    data = ("--base", "mini", "--map-size", "128x192", "--val-fraction", "0", "--json")
-    assert json.loads(hierasurg("build-dataset", *data))["clips"]["train"] == 1
-    short = ("--preset", "mini", "--steps", "1", "--batch", "1", "--json")
-    hierasurg("train-s2m", *short)
-    assert json.loads(hierasurg("train-m2v", *short, "--export", "pipeline"))["export"] == "pipeline"
-    made = json.loads(hierasurg("generate", "--phase", "calot", "--steps", "1", "--json"))
-    assert made["model"] == "S2M of runs/s2m and M2V of runs/m2v"
-    with av.open(str(tmp_path / "samples" / "0000.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 16

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from forked import run_ranks
 from tiny_runs import SCHEDULER, m2v_config, s2m_config, train, write_dataset
 from tiny_training import clips, config, m2v, s2m
 from torch import Tensor
@@ -232,24 +231,12 @@ def test_two_ranks_draw_what_one_draws() -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_the_student_that_one_does(root: Path) -> None:
-    program = [sys.executable, "-m", "hierasurg_cli", "train-m2v", "dataset", "--distill", "runs/m2v"]
-    options = ["--precision", "fp32", "--warmup", "0", "--steps", "3", "--device", "cpu", "--quiet"]
-    options += [
-        "--ema",
-        "0.9",
-        "--condition-dropout",
-        "0.2",
-        "--set",
-        "log_every=1",
-        "--set",
-        "distill_substeps=2",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    options: dict[str, Any] = {"steps": 3, "ema": 0.9, "condition_dropout": 0.2}
     losses = []
-    for ranks, batch in (("1", "2"), ("2", "1")):
-        out = ["--out", f"ranks-{ranks}", "--gpus", ranks, "--batch", batch]
-        subprocess.run([*program, *options, *out], cwd=root, env=environment, check=True, timeout=300)
-        lines = (root / f"ranks-{ranks}" / "metrics.jsonl").read_text().splitlines()
+    for ranks, batch in ((1, 2), (2, 1)):
+        name = f"ranks-{ranks}"
+        run_ranks(ranks, train, student_of(root, "m2v", name, batch=batch, **options))
+        lines = (root / "runs" / name / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 

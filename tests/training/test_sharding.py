@@ -2,15 +2,14 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import run_ranks
 from safetensors.torch import load_file
+from sharded_runs import run_parts
 from tiny_runs import write_dataset
 from tiny_training import ALPHA_BAR_T, config, s2m, source
 from torch import Tensor, nn
@@ -24,21 +23,9 @@ from hierasurg_core.training import S2MStage, train
 from hierasurg_core.training.checkpoint import WEIGHTS
 from hierasurg_core.training.sharding import filled, gathered, hollow, local, piece_of, put
 
-ROOT = Path(__file__).parents[2]
-
 
 def two_ranks(folder: Path, *parts: str) -> None:
-    program = Path(__file__).with_name("sharded_runs.py")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = subprocess.run(
-        [sys.executable, *launcher, str(program), str(folder), *parts],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_ranks(2, run_parts, folder, parts)
 
 
 @pytest.fixture(scope="module")

@@ -1,52 +1,48 @@
+"""Training in a process that is stopped or killed goes on from a whole checkpoint."""
+
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
+from forked import start
 from safetensors.torch import load_file
-from tiny_training import ALPHA_BAR_T, config, s2m, source
+from tiny_training import ALPHA_BAR_T, IN_THE_MIDDLE, config, s2m, source, train_until_stopped
 
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.training import S2MStage, train
 from hierasurg_core.training.checkpoint import WEIGHTS, checkpoints, read_state
 
-ROOT = Path(__file__).parents[2]
+
+def begin(out: Path, *, wait_while_saving: bool = False) -> tuple[BaseProcess, Iterator[int]]:
+    return start(partial(train_until_stopped, wait_while_saving=wait_while_saving), out)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "tiny_training.py"), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        text=True,
+def wait_for(told: Iterator[int], number: int, times: int = 1) -> None:
+    assert sum(1 for _ in islice((each for each in told if each == number), times)) == times, (
+        "it ended before"
     )
 
 
-def read_until(process: subprocess.Popen[str], line: str, times: int = 1) -> None:
-    assert process.stdout is not None
-    while times:
-        told = process.stdout.readline()
-        assert told, f"the process ended before it said {line!r}"
-        times -= told.strip() == line
-
-
-def end(process: subprocess.Popen[str]) -> int:
-    process.communicate()
-    return process.returncode
+def end(process: BaseProcess, number: signal.Signals) -> int | None:
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(100)
+    return process.exitcode
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_leaves_a_checkpoint_of_the_last_step(number: signal.Signals, tmp_path: Path) -> None:
-    with start(str(tmp_path)) as process:
-        read_until(process, "advance 1", times=3)
-        process.send_signal(number)
-        assert end(process) == 130
+    process, told = begin(tmp_path)
+    wait_for(told, 1, times=3)
+    assert end(process, number) == 130
     last = checkpoints(tmp_path)[-1]
     step = read_state(last)["step"]
     assert step >= 3
@@ -58,10 +54,9 @@ def test_signal_leaves_a_checkpoint_of_the_last_step(number: signal.Signals, tmp
 
 @pytest.mark.slow
 def test_killed_in_the_middle_of_a_save_goes_on_from_the_one_before(tmp_path: Path) -> None:
-    with start(str(tmp_path / "killed"), "wait") as process:
-        read_until(process, "in the middle")
-        process.kill()
-        assert end(process) == -signal.SIGKILL
+    process, told = begin(tmp_path / "killed", wait_while_saving=True)
+    wait_for(told, IN_THE_MIDDLE)
+    assert end(process, signal.SIGKILL) == -signal.SIGKILL
     assert [path.name for path in checkpoints(tmp_path / "killed")] == ["checkpoint-2"]
     assert list((tmp_path / "killed").glob(".checkpoint-4.*"))
     for name in ("killed", "whole"):
@@ -78,11 +73,10 @@ def test_killed_at_ten_moments_around_saves_leaves_a_whole_checkpoint_each_time(
     """A step takes milliseconds and every second one saves, so most of the time is spent in a save."""
     steps: list[int] = []
     for moment in range(10):
-        with start(str(tmp_path)) as process:
-            read_until(process, "advance 1", times=4 + moment % 3)
-            time.sleep(0.004 * moment)  # somewhere else in the save each time
-            process.kill()
-            assert end(process) == -signal.SIGKILL
+        process, told = begin(tmp_path)
+        wait_for(told, 1, times=4 + moment % 3)
+        time.sleep(0.004 * moment)  # somewhere else in the save each time
+        assert end(process, signal.SIGKILL) == -signal.SIGKILL
         last = checkpoints(tmp_path)[-1]
         steps.append(read_state(last)["step"])
         names = {name for name, _ in s2m().named_parameters()}

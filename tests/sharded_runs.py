@@ -1,13 +1,11 @@
-"""Runs of tiny models by the ranks of one process group, with whole copies (DDP) and in pieces (FSDP2).
+"""Runs of tiny models by the ranks of one process group, with whole copies (DDP) and in pieces (FSDP2)."""
 
-Started by torch's launcher as `sharded_runs.py FOLDER PART...`; each part leaves runs in the folder.
-"""
-
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_runs import m2v_config
+from tiny_runs import train as train_run
 from tiny_training import clips, config, model_and_stage
 from torch import nn
 
@@ -123,12 +121,6 @@ def refused(folder: Path) -> None:
 
 def updates(folder: Path) -> None:
     """Low-rank updates through whole runs; base and data set lie in the folder."""
-    from tiny_runs import m2v_config
-
-    from hierasurg_core.training.plan import plan_training
-    from hierasurg_core.training.run import run_training
-
-    device = torch.device("cpu")
     for name, changes in (
         ("lora-none", {"sharding": "none"}),
         ("lora-full", {"sharding": "full"}),
@@ -137,15 +129,11 @@ def updates(folder: Path) -> None:
         settings = m2v_config(
             folder, name, steps=4, lora_rank=2, ema=0.9, checkpoint_every=2, hierarchical=True, **changes
         )
-        run_training(plan_training(settings, "m2v", device, world_size()), device, SilentProgress())
+        train_run(settings)
 
 
-def main(folder: Path, parts: list[str]) -> None:
-    torch.set_num_threads(1)
+def run_parts(folder: Path, parts: tuple[str, ...]) -> None:
+    """What each rank does: the parts, which leave their runs in the folder."""
     with process_group("cpu"):
         for part in parts:
             globals()[part](folder)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
