@@ -56,13 +56,15 @@ def kills(videos: int = 30, seconds: int = 18, times: int = 10) -> None:
         subprocess.run([*PROGRAM, "extract", str(folder / "in"), str(folder / "videos"), "-q"], check=True)
         began = time.monotonic()
         subprocess.run(build_line(folder, "dataset"), check=True)
-        (folder / "dataset").rename(folder / "whole")
         took = time.monotonic() - began
-        print(f"undisturbed: {took:.0f} s", flush=True)
+        subprocess.run(build_line(folder, "dataset"), check=True)
+        to_start = time.monotonic() - began - took
+        (folder / "dataset").rename(folder / "whole")
+        print(f"undisturbed: {took:.0f} s, of which {to_start:.0f} s to begin", flush=True)
         chance = random.Random(0)
         for turn in range(times):
             process = subprocess.Popen(build_line(folder, "dataset"))
-            wait = chance.uniform(0.06, 0.16) * took
+            wait = to_start + chance.uniform(0, 0.15) * (took - to_start)
             try:
                 process.wait(timeout=wait)
                 print(f"kill {turn + 1}: it had ended before {wait:.0f} s", flush=True)
