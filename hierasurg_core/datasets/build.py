@@ -13,7 +13,8 @@ at the video's size, i j at S2M's):
     map_end M, map_bytes: packed ids (see `packing`), each (H, W)
     video_mean, video_logvar N T C h w; first_frame N K C h w; photo N C i j; picture P C i j
 
-All latents are float16 and carry the VAE's scaling factor (the log-variance too).
+All latents are float16 and carry the VAE's scaling factor (the log-variance too). An index has the labels
+alone and, for each clip, whether S2M's colours can tell its ids apart: paintable N.
 """
 
 from __future__ import annotations
@@ -212,8 +213,10 @@ def _build_shard(
     shared = _Shared()
     with ShardWriter(shard.path, shard.fingerprint) as writer:
         if encoder is None:
-            for start in shard.starts:
+            paintable = _ahead(pool, video.reader.paintable, shard.starts, _AHEAD)
+            for start, found in zip(shard.starts, paintable, strict=True):
                 _append_labels(writer, video.reader, start)
+                writer.append("paintable", np.array([found], np.uint8))
                 tally.clips += 1
                 progress.advance()
             return

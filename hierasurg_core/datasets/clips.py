@@ -192,6 +192,10 @@ class ClipReader:
         said = [self._labels.at_second(first + second) for second in range(form.seconds)]
         return np.array([phase for phase, _ in said], np.int16), tuple(tuple(ids) for _, ids in said)
 
+    def paintable(self, start: int) -> bool:
+        """Tells whether the clip that starts at a frame has few enough ids for S2M's colours."""
+        return self.maps.paintable(start // self._form.fps, self._form.seconds)
+
     def read(self, start: int, epoch: int = 0) -> ClipPixels:
         """Reads the clip that starts at a frame.
 

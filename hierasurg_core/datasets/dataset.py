@@ -275,5 +275,14 @@ class PixelDataset(_Shards):
         )
 
     def paintable(self) -> list[int]:
-        """Returns all clips: one with too many ids for S2M is found out when it is read."""
-        return list(range(len(self)))
+        """Returns the clips whose ids S2M's colours can tell apart.
+
+        Raises:
+            DataError: The index is of a version that did not ask.
+        """
+        for entry, shard in self._shards:
+            if "paintable" not in shard.tensors:
+                raise DataError(f"{entry.path} does not say which clips S2M can learn from: {_AGAIN}")
+        return np.flatnonzero(
+            np.concatenate([shard.tensors["paintable"] for _, shard in self._shards])
+        ).tolist()

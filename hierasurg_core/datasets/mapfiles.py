@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.errors import DataError
-from hierasurg_core.maps import PanopticClip, load_clip, load_map_image, map_num_entities
+from hierasurg_core.maps import (
+    MAX_LEVELS,
+    PanopticClip,
+    load_clip,
+    load_map_image,
+    map_num_entities,
+    palette_levels,
+)
 
 CLIP_SECONDS = 16  # of a .pkl
 _FILE = re.compile(r"(\d+)\.(png|pkl)", re.IGNORECASE)
@@ -88,6 +95,16 @@ class VideoMaps:
         if len({map_HW.shape for map_HW in maps}) > 1:
             raise DataError(f"the maps in {self.folder} differ in size from second {second} on")
         return PanopticClip(np.stack(maps), self._num_entities())
+
+    def paintable(self, second: int, seconds: int) -> bool:
+        """Tells whether the ids of a stretch are few enough for S2M's colours.
+
+        Raises:
+            DataError: As `clip`.
+        """
+        if self._form == "png" and self._num_entities() + 1 < MAX_LEVELS:
+            return True
+        return palette_levels(self.clip(second, seconds)) is not None
 
     def digest(self) -> str:
         """Returns a SHA-256 over names, sizes and content; of files above 1 MiB over both ends only."""

@@ -86,6 +86,11 @@ class DatasetSource:
         self._threads, self._ahead = threads, ahead
         self._epoch, self._offset = 0, 0
 
+    @property
+    def left_out(self) -> int:
+        """Clips that this stage cannot learn from."""
+        return len(self._clips) - len(self._usable)
+
     def __iter__(self) -> Iterator[Batch]:
         """Yields batches without end, from where the state says."""
         waiting: deque[tuple[tuple[int, int], list[Future[tuple[ClipSample, int]]]]] = deque()
@@ -144,11 +149,6 @@ class DatasetSource:
     def _read(self, clip: int, epoch: int, place: int) -> tuple[ClipSample, int]:
         """Returns the clip and the seed of what is drawn for it."""
         sample = self._clips.get(clip, epoch, with_maps=self._stage == "m2v")
-        if self._stage == "s2m" and sample.coloured_SCij is None:
-            raise DataError(
-                f"{sample.id} has more than 20 ids, which S2M's colours cannot tell apart: merge or drop "
-                "small entities, or build latents, which leaves such clips out"
-            )
         return sample, ((self._seed * 1_000_003 + epoch) * 1_000_003 + place + 1) % _LARGEST_SEED
 
     def _collate(self, drawn: list[tuple[ClipSample, int]]) -> Batch:

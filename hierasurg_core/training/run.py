@@ -235,6 +235,8 @@ def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple
         world_size=world_size(),
         threads=threads,
     )
+    if source.left_out:
+        progress.note(f"{source.left_out} clips have more than 20 ids, too many for S2M's colours: left out")
     if not config.preview_every:
         return source, None
     shown_clips = None

@@ -1,6 +1,7 @@
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_datasets import build, config, encoder, write_operation, write_vae
@@ -9,6 +10,7 @@ from tiny_training import config as train_config
 
 from hierasurg_core.datasets.dataset import ClipDataset, open_dataset
 from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.training import Batch, BatchSource, M2VStage, S2MStage, train
 from hierasurg_core.training.from_dataset import DatasetSource
@@ -129,6 +131,28 @@ def test_clips_encoded_on_the_fly_train_as_well(root: Path) -> None:
     again.load_state_dict(state)
     assert same(next(stream), drawn(again, 1)[0])
     assert first.maps_BFHW is not None
+
+
+@pytest.mark.parametrize("pickles", [False, True])
+def test_an_index_knows_the_clips_that_have_too_many_ids_for_s2m(tmp_path: Path, pickles: bool) -> None:
+    write_operation(tmp_path, 1, 19, pickles=pickles)
+    write_vae(tmp_path / "model")
+    many_HW = (np.arange(32 * 48) // 48).reshape(32, 48).astype(np.uint8)  # 32 ids
+    masks = tmp_path / "videos" / "video01_masks"
+    if pickles:
+        clip = load_clip(masks / "000000.pkl")
+        save_clip(masks / "000000.pkl", PanopticClip(np.stack([many_HW, *clip.map_FHW[1:]]), 40))
+    else:
+        save_map_png(masks / "000000.png", many_HW, 40)
+    build(config(tmp_path, val_fraction=0.0, on_the_fly=True, out=tmp_path / "index"))
+    clips = open_dataset(tmp_path / "index", encoder=encoder(tmp_path / "model"))
+    assert len(clips) == 4
+    source = DatasetSource(clips, "s2m", 2, threads=1, ahead=1)
+    assert source.left_out == 1
+    assert {name for batch in drawn(source, 3) for name in batch.ids} == {
+        f"video01/{start:06d}" for start in (1, 2, 3)
+    }
+    assert DatasetSource(clips, "m2v", 2, threads=1, ahead=1).left_out == 0
 
 
 def test_bad_sources_are_refused(clips: ClipDataset) -> None:
