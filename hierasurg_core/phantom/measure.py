@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from hierasurg_core import runtime, taxonomy
 from hierasurg_core.generation.pipelines import HieraSurgPipeline, Sampling
+from hierasurg_core.generation.solvers import Solver
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.models import decode_video, encode_video
 from hierasurg_core.phantom import draw
@@ -112,10 +114,16 @@ def vae_round_trip(pipeline: HieraSurgPipeline, video_FHWC: NDArray[np.uint8]) -
 
 
 def sampling_of(
-    pipeline: HieraSurgPipeline, phase: int, triplet: int, seed: int, steps: int | None
+    pipeline: HieraSurgPipeline,
+    phase: int,
+    triplet: int,
+    seed: int,
+    steps: int | None,
+    solver: Solver | None = None,
 ) -> Sampling:
     """How the measurements sample: the pipeline's defaults, a student's own steps, one seed a request."""
     return Sampling(
+        solver=solver,
         steps=steps,
         guidance=float(pipeline.config["default_guidance"]),
         phase=phase,
@@ -137,7 +145,8 @@ class StartScene:
     triplets: tuple[int, ...]
 
 
-def held_out_starts(count: int) -> list[StartScene]:
+@functools.cache
+def held_out_starts(count: int) -> tuple[StartScene, ...]:
     """Starts with three other triplets of the instrument that is in view, their targets in view too."""
     generator = torch.Generator().manual_seed(S2M_SEED)
     starts: list[StartScene] = []
@@ -172,7 +181,7 @@ def held_out_starts(count: int) -> list[StartScene]:
                     frames[index, 0], map_HW, k, int(phases[index]), codes, entry[index].astype(float), chosen
                 )
             )
-    return starts[:count]
+    return tuple(starts[:count])
 
 
 def tip_of(mask_HW: NDArray[np.bool_], entry_view_2: NDArray[np.float64]) -> tuple[int, int] | None:
@@ -217,33 +226,55 @@ def _nearest(distances: dict[int, float]) -> int | None:
     return min(distances, key=lambda code: distances[code]) if distances else None
 
 
-def measure_s2m(pipeline: HieraSurgPipeline, starts: int = 64, steps: int | None = None) -> TargetScore:
+def measure_s2m(
+    pipeline: HieraSurgPipeline,
+    starts: int = 64,
+    steps: int | None = None,
+    *,
+    solver: Solver | None = None,
+    batch: int = 8,
+) -> TargetScore:
     """Where the tip ends, for held-out starts with three other triplets of the same instrument each.
 
     A target's distance is averaged over the last half of the maps; the nearest one is what the tip is at.
+
+    Args:
+        pipeline: With an S2M of the phantom's size.
+        starts: How many.
+        steps: Sampling steps; None takes the pipeline's own default.
+        solver: None takes the pipeline's own.
+        batch: Requests sampled at once.
     """
     hits, frame_hits, frames, chances, standing = 0, 0, 0, [], 0
-    requests = 0
-    for index, start in enumerate(held_out_starts(starts)):
-        at_start = distances_to_targets(start.map_HW, start.codes, start.entry_view_2)
-        for turn, triplet in enumerate(start.triplets):
-            asked = taxonomy.TRIPLETS[triplet].target_id
-            sampling = sampling_of(pipeline, start.phase, triplet, index * _OTHERS + turn, steps)
-            maps = pipeline.make_maps(start.photo_HWC, start.map_HW, start.num_entities, sampling)
-            half = maps.map_FHW[len(maps.map_FHW) // 2 :]
-            found = [distances_to_targets(m, start.codes, start.entry_view_2) for m in half]
-            far = float(sum(half.shape[1:]))
-            names = {code for one in found for code in one}
-            mean = {code: float(np.mean([one.get(code, far) for one in found])) for code in names}
-            requests += 1
-            hits += _nearest(mean) == asked
-            frame_hits += sum(_nearest(one) == asked for one in found)
-            frames += len(found)
-            standing += _nearest(at_start) == asked
-            chances.append(1 / max(1, len(at_start)))
-    return TargetScore(
-        requests, hits / requests, frame_hits / frames, float(np.mean(chances)), standing / requests
-    )
+    scenes = held_out_starts(starts)
+    requests = [(scene, triplet) for scene in scenes for triplet in scene.triplets]
+    made: list[PanopticClip] = []
+    for first in range(0, len(requests), batch):
+        asked_for = requests[first : first + batch]
+        made += pipeline.make_maps_batch(
+            [scene.photo_HWC for scene, _ in asked_for],
+            [scene.map_HW for scene, _ in asked_for],
+            [scene.num_entities for scene, _ in asked_for],
+            [
+                sampling_of(pipeline, scene.phase, triplet, first + index, steps, solver)
+                for index, (scene, triplet) in enumerate(asked_for)
+            ],
+        )
+    for (scene, triplet), maps in zip(requests, made, strict=True):
+        at_start = distances_to_targets(scene.map_HW, scene.codes, scene.entry_view_2)
+        asked = taxonomy.TRIPLETS[triplet].target_id
+        half = maps.map_FHW[len(maps.map_FHW) // 2 :]
+        found = [distances_to_targets(m, scene.codes, scene.entry_view_2) for m in half]
+        far = float(sum(half.shape[1:]))
+        names = {code for one in found for code in one}
+        mean = {code: float(np.mean([one.get(code, far) for one in found])) for code in names}
+        hits += _nearest(mean) == asked
+        frame_hits += sum(_nearest(one) == asked for one in found)
+        frames += len(found)
+        standing += _nearest(at_start) == asked
+        chances.append(1 / max(1, len(at_start)))
+    count = len(requests)
+    return TargetScore(count, hits / count, frame_hits / frames, float(np.mean(chances)), standing / count)
 
 
 def main() -> None:
