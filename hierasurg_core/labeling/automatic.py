@@ -2,8 +2,8 @@
 
 Owns the procedure of sam2's automatic mask generator as reference-model section 2 sets it, on features that
 are there already: the crops' denser points are put to the whole frame's features instead of encoding four
-crops again. A candidate that covers the box of a better one is not refined, since that would give the same
-mask twice. Letters: see `sam_network`; P points, M masks of a point.
+crops again. Candidates that could not stay are not refined: those far from any area that an object may have,
+and those that a better one already covers. Letters: see `sam_network`; P points, M masks of a point.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import nms
 
-from hierasurg_core.labeling.propagation import bucket, frame_logits
+from hierasurg_core.labeling.decoding import FrameDecoder
+from hierasurg_core.labeling.propagation import frame_logits, padding
 from hierasurg_core.labeling.sam_network import FrameFeatures, SamNetwork
 
 _REFERENCE_PX = 854 * 480
@@ -45,6 +45,8 @@ class AutomaticThresholds:
         min_region_px: Islands and holes smaller than this, at 854x480, go; at other sizes in proportion.
         refine: Whether each mask is put back in as a prompt, once.
         refine_above: Candidates that the network predicts a lower overlap of are not refined but dropped.
+        refine_area_px: Candidates at most or at least so large, at 854x480, are not refined but dropped.
+            Section 2's rules take masks of 1000 to 100,000 px; refining moves an outline, not by so much.
         refine_duplicates: Whether candidates are refined whose box a better candidate has, too.
     """
 
@@ -58,6 +60,7 @@ class AutomaticThresholds:
     min_region_px: float = 500.0
     refine: bool = True
     refine_above: float = 0.5
+    refine_area_px: tuple[float, float] = (250.0, 200_000.0)
     refine_duplicates: bool = False
 
 
@@ -69,7 +72,11 @@ MINI_THRESHOLDS = AutomaticThresholds(
     min_region_px=150.0,
     refine_above=0.0,
 )
-"""For the mini SAM 2, which judges a mask well only when it sees it again: every candidate is refined."""
+"""For the mini SAM 2, which judges a mask well only when it sees it again: what it predicts of a candidate
+bars none from refinement. On 16 held-out phantom frames of 192x288 the limits of area spare 50 of 123
+candidates, and panoptic quality stays at 0.613. Ranking candidates by predicted overlap times stability, and
+refining only the best 32 or 48 that differ in their pixels, looks as good in single frames (0.64) but is
+worse along videos (0.49, not 0.59); a 6x6 grid finds fewer objects (recall 0.66, not 0.73)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -149,17 +156,52 @@ def automatic_masks(
 
 def without_specks(mask_HW: NDArray[np.bool_], area_px: float) -> NDArray[np.bool_]:
     """Fills holes and takes off islands smaller than an area; the largest island stays in any case."""
+    box = _surroundings(mask_HW, area_px)
+    part_hw = mask_HW[box]
     for holes in (True, False):
-        plane_HW = (mask_HW ^ holes).astype(np.uint8)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(plane_HW, connectivity=8)
-        label_HW, area_L = np.asarray(labels, np.int32), np.asarray(stats)[1:, cv2.CC_STAT_AREA]
-        if count < 2 or area_L.min() >= area_px:
-            continue
+        plane_hw = (part_hw ^ holes).astype(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(plane_hw, connectivity=8)
+        label_hw, area_L = np.asarray(labels, np.int32), np.asarray(stats)[1:, cv2.CC_STAT_AREA]
         small_L = np.concatenate([[False], area_L < area_px])
-        if not holes:
+        if count < 2 or not small_L.any():
+            continue
+        if holes:
+            small_L[_beyond(label_hw, box, mask_HW.shape)] = False
+        else:
             small_L[1 + int(area_L.argmax())] = False
-        mask_HW = mask_HW ^ small_L[label_HW]
-    return mask_HW
+        part_hw = part_hw ^ small_L[label_hw]
+    cleaned_HW = np.zeros_like(mask_HW)
+    cleaned_HW[box] = part_hw
+    return cleaned_HW
+
+
+def _surroundings(mask_HW: NDArray[np.bool_], area_px: float) -> tuple[slice, slice]:
+    """A mask's box and a pixel around it; a side beyond which there is less than the area is the frame's."""
+    sides: list[slice] = []
+    for axis in (0, 1):
+        length, across = mask_HW.shape[axis], mask_HW.shape[1 - axis]
+        along = np.flatnonzero(mask_HW.any(axis=1 - axis))
+        low, high = (int(along[0]) - 1, int(along[-1]) + 2) if len(along) else (0, length)
+        low = low if low * across >= area_px else 0
+        sides.append(slice(max(0, low), high if (length - high) * across >= area_px else length))
+    return sides[0], sides[1]
+
+
+def _beyond(
+    label_hw: NDArray[np.int32], box: tuple[slice, slice], size_hw: tuple[int, ...]
+) -> NDArray[np.int32]:
+    """Labels of the ground that goes on outside a box, where it is larger than any hole to be filled."""
+    rows, columns = box
+    edges = [label_hw[:0, 0]]
+    if rows.start > 0:
+        edges.append(label_hw[0])
+    if rows.stop < size_hw[0]:
+        edges.append(label_hw[-1])
+    if columns.start > 0:
+        edges.append(label_hw[:, 0])
+    if columns.stop < size_hw[1]:
+        edges.append(label_hw[:, -1])
+    return np.unique(np.concatenate(edges))
 
 
 def _stacked(masks: Sequence[NDArray[np.bool_]], size_hw: tuple[int, int]) -> Tensor:
@@ -173,18 +215,16 @@ def _masks_of_frame(
     thresholds: AutomaticThresholds,
     prompts_at_once: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    logits, scores = _decoded(network, frame, points_P2, None, prompts_at_once)
+    decoder = FrameDecoder(network, frame)
+    logits, scores = _decoded(decoder, points_P2, None, prompts_at_once)
     points_P2 = points_P2.repeat_interleave(logits.shape[1], 0)
     logits, scores = logits.flatten(0, 1), scores.flatten()
     if thresholds.refine:
-        keep = (scores >= thresholds.refine_above).nonzero().squeeze(1)
-        if not thresholds.refine_duplicates:
-            keep = keep[nms(boxes_of(logits[keep] > 0), scores[keep], thresholds.box_nms)]
+        keep = _candidates(logits, scores, thresholds)
         if len(keep) == 0:
             return _nothing(frame)
         logits, scores = _decoded(
-            network,
-            frame,
+            decoder,
             points_P2[keep],
             logits[keep].clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT).unsqueeze(1),
             prompts_at_once,
@@ -198,14 +238,45 @@ def _masks_of_frame(
     stabilities: list[Tensor] = []
     for part in logits.split(_UPSCALED_AT_ONCE):
         large = frame_logits(part.unsqueeze(1), frame.size_hw)
-        inner = (large > thresholds.stability_offset).flatten(1).sum(1)
-        outer = (large > -thresholds.stability_offset).flatten(1).sum(1)
-        stabilities.append(inner / outer.clamp_min(1))
+        stabilities.append(_stability(large, thresholds.stability_offset))
         masks.append(large > 0)
     mask_NHW, stability_N = torch.cat(masks), torch.cat(stabilities)
     keep = ((stability_N >= thresholds.stability) & mask_NHW.flatten(1).any(1)).nonzero().squeeze(1)
-    keep = keep[nms(boxes_of(mask_NHW[keep]), scores[keep], thresholds.box_nms)]
+    keep = keep[_apart(boxes_of(mask_NHW[keep]), scores[keep], thresholds.box_nms)]
     return mask_NHW[keep], scores[keep], stability_N[keep]
+
+
+def _candidates(logits_Nhw: Tensor, score_N: Tensor, thresholds: AutomaticThresholds) -> Tensor:
+    """Indices of the masks that are worth refining."""
+    least, most = (px / _REFERENCE_PX * logits_Nhw[0].numel() for px in thresholds.refine_area_px)
+    area_N = (logits_Nhw > 0).flatten(1).sum(1)
+    keep = ((score_N >= thresholds.refine_above) & (area_N > least) & (area_N < most)).nonzero().squeeze(1)
+    if not thresholds.refine_duplicates:
+        keep = keep[_apart(boxes_of(logits_Nhw[keep] > 0), score_N[keep], thresholds.box_nms)]
+    return keep
+
+
+def _stability(logits_NHW: Tensor, offset: float) -> Tensor:
+    """Overlap of masks cut off higher and lower."""
+    inner = (logits_NHW > offset).flatten(1).sum(1)
+    return inner / (logits_NHW > -offset).flatten(1).sum(1).clamp_min(1)
+
+
+def _apart(box_N4: Tensor, rank_N: Tensor, overlap: float) -> Tensor:
+    """Indices of boxes of which none overlaps a better one by more, the better ones first.
+
+    As torchvision's, which takes longer to import than a frame takes.
+    """
+    low, high = box_N4[:, None, :2], box_N4[:, None, 2:]
+    sides = torch.minimum(high, high.transpose(0, 1)) - torch.maximum(low, low.transpose(0, 1))
+    shared_NN = sides.clamp_min(0).prod(-1)
+    area_N = (box_N4[:, 2:] - box_N4[:, :2]).prod(-1)
+    like_NN = (shared_NN > overlap * (area_N[:, None] + area_N - shared_NN)).cpu().numpy()
+    kept: list[int] = []
+    for index in rank_N.argsort(descending=True, stable=True).tolist():
+        if not like_NN[index, kept].any():
+            kept.append(index)
+    return torch.tensor(kept, dtype=torch.long, device=rank_N.device)
 
 
 def _nothing(frame: FrameFeatures) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,37 +285,20 @@ def _nothing(frame: FrameFeatures) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _decoded(
-    network: SamNetwork,
-    frame: FrameFeatures,
-    points_P2: Tensor,
-    mask_P1hw: Tensor | None,
-    prompts_at_once: int,
+    decoder: FrameDecoder, point_P2: Tensor, mask_P1hw: Tensor | None, prompts_at_once: int
 ) -> tuple[Tensor, Tensor]:
     """Logits (P, M, h, w) and predicted overlaps (P, M): three masks of a point, one where one is given."""
-    fine, middle, coarse = frame.levels
-    embedding = coarse + network.no_mem_embed.view(1, -1, 1, 1).to(coarse.dtype)
-    position_code = network.sam_prompt_encoder.get_dense_pe()
     logits: list[Tensor] = []
     scores: list[Tensor] = []
-    for start in range(0, len(points_P2), prompts_at_once):
-        xy = points_P2[start : start + prompts_at_once].unsqueeze(1)
+    for start in range(0, len(point_P2), prompts_at_once):
+        xy = point_P2[start : start + prompts_at_once]
         masks = None if mask_P1hw is None else mask_P1hw[start : start + prompts_at_once]
         count = len(xy)
-        missing = min(prompts_at_once, bucket(count)) - count
+        missing = min(prompts_at_once - count, padding(count, xy.device))
         if missing > 0:
-            xy = torch.cat([xy, xy[:1].expand(missing, -1, -1)])
+            xy = torch.cat([xy, xy[:1].expand(missing, -1)])
             masks = None if masks is None else torch.cat([masks, masks[:1].expand(missing, -1, -1, -1)])
-        labels = torch.ones(len(xy), 1, dtype=torch.int32, device=xy.device)
-        sparse, dense = network.sam_prompt_encoder(points=(xy, labels), boxes=None, masks=masks)
-        low, iou, _, _ = network.sam_mask_decoder(
-            image_embeddings=embedding,
-            image_pe=position_code,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=mask_P1hw is None,
-            repeat_image=True,
-            high_res_features=[fine, middle],
-        )
+        low, iou = decoder.decode(xy, masks)
         logits.append(low[:count].float())
         scores.append(iou[:count].float())
     return torch.cat(logits), torch.cat(scores)

@@ -3,9 +3,9 @@
 Owns the bank of memories and the walk over the frames. What a frame's objects remember is what sam2's own
 one-object-at-a-time video predictor would give each of them: the prompted frame, the last frames before this
 one, and pointers. Objects are together in memory encoder and mask decoder; in memory attention those of equal
-age are, because only they have equally many memories and attention then needs no mask. Counts are padded to
-buckets, so that shapes repeat. Memories that no later frame looks at are dropped, so the bank has the same
-size at any length of video.
+age are, because only they have equally many memories and attention then needs no mask. On a GPU counts are
+padded to buckets, so that shapes repeat. Memories that no later frame looks at are dropped, so the bank has
+the same size at any length of video.
 
 Letters: see `sam_network`; P tokens of pointers. Ages count frames since an object's prompt.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,11 @@ def bucket(count: int) -> int:
     return -(-count // _BUCKET_STEP) * _BUCKET_STEP
 
 
+def padding(count: int, device: torch.device) -> int:
+    """How many objects are added so that shapes repeat; none on a CPU, where a new shape costs nothing."""
+    return 0 if device.type == "cpu" else bucket(count) - count
+
+
 def encode_memory(
     network: SamNetwork, coarse_NCHW: Tensor, logits_N1SS: Tensor, present_N1: Tensor, *, prompted: bool
 ) -> Tensor:
@@ -105,16 +111,17 @@ def attend(
 
     Args:
         network: The network.
-        coarse_NCHW: The frame's coarse features for each object.
+        coarse_NCHW: The frame's coarse features for each object; one row serves all of them.
         memories: Pairs of (position in time, memory (N, mem_dim, h, w)): position 0 is the prompted frame,
             `num_maskmem` - 1 the frame before this one.
         pointers: Pairs of (age, one number or one for each object, pointer (N, C)).
         pointer_span: The age at which the code of ages reaches one.
     """
-    count, channels, height, width = coarse_NCHW.shape
-    tokens = [feats.flatten(2).permute(2, 0, 1) for _, feats in memories]
+    channels, height, width = coarse_NCHW.shape[1:]
+    count = len(memories[0][1])
+    tokens = [feats.flatten(2).transpose(1, 2) for _, feats in memories]
     spatial = network.memory_encoder.position_encoding(memories[0][1][:1]).to(tokens[0].dtype)
-    spatial = spatial.flatten(2).permute(2, 0, 1)
+    spatial = spatial.flatten(2).transpose(1, 2)
     # Codes are the same for all objects, unless their ages differ; one row of them serves all.
     codes = [
         spatial + network.maskmem_tpos_enc[network.num_maskmem - position - 1].to(spatial.dtype)
@@ -123,29 +130,46 @@ def attend(
     pointer_tokens = 0
     if network.use_obj_ptrs_in_encoder and pointers:
         split = channels // network.mem_dim
-        vectors_PNC = torch.stack([pointer for _, pointer in pointers])
+        vectors_NPC = torch.stack([pointer for _, pointer in pointers], dim=1)
         if network.add_tpos_enc_to_obj_ptrs:
             ages_PN = _ages([age for age, _ in pointers], count, coarse_NCHW.device)
             wide = channels if network.proj_tpos_enc_in_obj_ptrs else network.mem_dim
-            age_codes = network.obj_ptr_tpos_proj(_sine_code(ages_PN / pointer_span, wide))
+            age_codes = network.obj_ptr_tpos_proj(_sine_code(ages_PN / pointer_span, wide)).transpose(0, 1)
         else:
-            age_codes = vectors_PNC.new_zeros(len(pointers), 1, network.mem_dim)
-        vectors = vectors_PNC.reshape(-1, count, split, network.mem_dim).permute(0, 2, 1, 3).flatten(0, 1)
+            age_codes = vectors_NPC.new_zeros(1, len(pointers), network.mem_dim)
+        vectors = vectors_NPC.reshape(count, -1, network.mem_dim)
         tokens.append(vectors.to(tokens[0].dtype))
-        age_codes = age_codes.to(spatial.dtype).repeat_interleave(split, dim=0)
-        if age_codes.shape[1] > 1:
-            codes = [code.expand(-1, count, -1) for code in codes]
+        age_codes = age_codes.to(spatial.dtype).repeat_interleave(split, dim=1)
+        if len(age_codes) > 1:
+            codes = [code.expand(count, -1, -1) for code in codes]
         codes.append(age_codes)
-        pointer_tokens = len(vectors)
+        pointer_tokens = vectors.shape[1]
     position_code = network.image_encoder.neck.position_encoding(coarse_NCHW[:1]).to(coarse_NCHW.dtype)
-    looked = network.memory_attention(
-        curr=coarse_NCHW.flatten(2).permute(2, 0, 1),
-        curr_pos=position_code.flatten(2).permute(2, 0, 1),
-        memory=torch.cat(tokens),
-        memory_pos=torch.cat(codes),
-        num_obj_ptr_tokens=pointer_tokens,
+    looked = _attended(
+        network.memory_attention,
+        coarse_NCHW.flatten(2).transpose(1, 2),
+        position_code.flatten(2).transpose(1, 2),
+        torch.cat(tokens, dim=1),
+        torch.cat(codes, dim=1),
+        pointer_tokens,
     )
-    return looked.permute(1, 2, 0).reshape(count, channels, height, width)
+    return looked.transpose(1, 2).reshape(count, channels, height, width)
+
+
+def _attended(
+    attention: Any, pixel_NKC: Tensor, position_1KC: Tensor, memory: Tensor, code: Tensor, pointer_tokens: int
+) -> Tensor:
+    """Memory attention; until memories come in, one row of pixels is enough for objects of one frame."""
+    if attention.pos_enc_at_input:
+        pixel_NKC = pixel_NKC + 0.1 * position_1KC
+    for layer in attention.layers:
+        pixel_NKC = layer._forward_sa(pixel_NKC, position_1KC)
+        pixel_NKC = layer._forward_ca(
+            pixel_NKC.expand(len(memory), -1, -1), memory, position_1KC, code, pointer_tokens
+        )
+        hidden = layer.linear1(layer.norm3(pixel_NKC))
+        pixel_NKC = pixel_NKC + layer.dropout3(layer.linear2(layer.dropout(layer.activation(hidden))))
+    return attention.norm(pixel_NKC)
 
 
 def _ages(ages: Sequence[Tensor | int], count: int, device: torch.device) -> Tensor:
@@ -219,7 +243,7 @@ class MemoryBank:
         Args:
             rows: Which objects.
             ages: Theirs: all equal, or all of at least `oldest_difference`.
-            coarse_NCHW: The frame's coarse features for each of them.
+            coarse_NCHW: The frame's coarse features for each of them; one row serves all.
         """
         youngest = min(ages)
         assert self._first is not None
@@ -342,17 +366,13 @@ def _tracked(
         groups.setdefault(min(ages[row], bank.oldest_difference), []).append(row)
     looked: list[Tensor] = []
     for members in groups.values():
-        padded = members + members[:1] * (bucket(len(members)) - len(members))
+        padded = members + members[:1] * padding(len(members), device)
         rows = None if padded == list(range(len(ages))) else torch.tensor(padded, device=device)
-        seen = bank.look(
-            rows,
-            [ages[row] for row in padded],
-            coarse.expand(len(padded), -1, -1, -1),
-        )
+        seen = bank.look(rows, [ages[row] for row in padded], coarse)
         looked.append(seen[: len(members)])
     sequence = [row for members in groups.values() for row in members]
     batch = torch.cat(looked) if len(looked) > 1 else looked[0]
-    missing = bucket(len(tracked)) - len(tracked)
+    missing = padding(len(tracked), device)
     if missing:
         batch = torch.cat([batch, batch[:1].expand(missing, -1, -1, -1)])
     decoded, memory = track_objects(network, here, batch)

@@ -7,6 +7,7 @@ asked for.
 from __future__ import annotations
 
 import pickle
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def find_checkpoint(name: str, checkpoint: Path | None, weights_dir: Path | None
     try:
         return Path(hf_hub_download(repository, file))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise WeightsError(
             f"SAM 2.1 {name} needs {file}, which is not in the cache, and the Hub does not give it from "
             f"{repository}: {reason}; fetch it elsewhere and give --sam-checkpoint FILE, or put it in "
@@ -75,7 +76,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's own message tells how to let it run code
+        raise WeightsError(
+            f"{path} can't be read: it is no checkpoint of SAM 2, is damaged, or holds more than tensors, "
+            "which is never loaded; give the published file"
+        ) from error
+    except (OSError, EOFError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} can't be read, it may be damaged: {reason}") from error
     tensors = content.get("model", content) if isinstance(content, dict) else None

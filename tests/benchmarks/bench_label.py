@@ -2,6 +2,8 @@
 
     python -m tests.benchmarks.bench_label quality [VIDEOS] [SECONDS]   mini SAM 2, no hints (20 of 48 s)
     python -m tests.benchmarks.bench_label calibrate [VIDEOS]           cosines of masks of one entity, of two
+    python -m tests.benchmarks.bench_label memory [FRAMES ...]          mini SAM 2 on the CPU, small (100 400)
+    python -m tests.benchmarks.bench_label refine                       section 2's rules on one core, 854x480
     python -m tests.benchmarks.bench_label speed [FRAMES ...]           SAM 2.1 Large's architecture (100 400)
 
 `sam=FOLDER` at the end takes a mini SAM 2 that is not the bundled one.
@@ -11,13 +13,16 @@ none, and lets a ViT-L/16 of random weights stand in for RADIO. Held-out videos 
 the mini models never draws.
 """
 
+import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -28,7 +33,7 @@ from hierasurg_core.labeling.features import Backbone, SegmenterBackbone, Vision
 from hierasurg_core.labeling.frames import SecondFrames
 from hierasurg_core.labeling.label import label
 from hierasurg_core.labeling.propagation import MaskPrompt
-from hierasurg_core.labeling.refine import BACKGROUND, Rules, clean
+from hierasurg_core.labeling.refine import BACKGROUND, Rules, clean, merge_objects, paint
 from hierasurg_core.labeling.sam_network import FrameFeatures
 from hierasurg_core.labeling.segmenter import Segmenter, build_segmenter, load_segmenter
 from hierasurg_core.labeling.windows import SeenMasks, Segmenting
@@ -39,6 +44,7 @@ from hierasurg_core.runtime import resolve_device, resolve_dtype
 
 HELD_OUT_SEED = 990_001
 FULL_HW = (480, 854)
+SMALL_HW = (128, 192)
 
 
 def phantom(folder: Path, videos: int, seconds: int) -> None:
@@ -122,6 +128,47 @@ def cosines(segmenter: Segmenter, folder: Path, name: str) -> tuple[list[float],
                 for another, its in looks[later].items():
                     (same if entity == another else other).append(float(look @ its))
     return same, other
+
+
+def memory(sam: str, counts: list[int]) -> None:
+    """Peak memory and speed of labelling so many frames, each count in a process of its own."""
+    for count in counts:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "videos" / "video01"
+            folder.mkdir(parents=True)
+            operation = plan_operation(1, 20, HELD_OUT_SEED)
+            drawn = draw_operation(operation, SMALL_HW, 1, torch.device("cpu"))
+            jpegs = [encode_jpeg(np.ascontiguousarray(frame[..., ::-1]), 95) for frame, _ in drawn]
+            for index in range(count):
+                # There and back again, so that frames stay like the ones beside them.
+                turn = index % (2 * len(jpegs) - 2)
+                jpeg = jpegs[min(turn, 2 * len(jpegs) - 2 - turn)]
+                (folder / f"{index:06d}.jpg").write_bytes(jpeg)
+            program = "import sys; from hierasurg_cli.app import run; sys.exit(run(sys.argv[1:]))"
+            line = [sys.executable, "-c", program, "label", str(folder.parent), "--sam", sam]
+            began = time.perf_counter()
+            subprocess.run([*line, "--device", "cpu", "--quiet"], check=True)
+            spent = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+        print(f"{count} frames: peak {peak:.0f} MiB so far, {count / spent:.2f} frames/s with the start")
+
+
+def refining() -> None:
+    """Seconds a frame of cleaning, merging and painting 18 objects of the phantom at 854x480."""
+    rules = Rules.for_size(FULL_HW)
+    drawn = list(draw_operation(plan_operation(1, 8, HELD_OUT_SEED), FULL_HW, 1, torch.device("cpu")))
+    masks = []
+    for _, map_HW in drawn:
+        own = [map_HW == entity for entity in np.unique(map_HW)[:-2]]
+        masks.append([own[index % len(own)] for index in range(18)])  # some twice, which have to merge
+    cv2.setNumThreads(1)
+    began = time.thread_time()
+    pieces = [[clean(mask_HW, rules) for mask_HW in frame] for frame in masks]
+    staying, ids = merge_objects(pieces, range(18), rules)
+    for (frame_HWC, _), frame in zip(drawn, staying, strict=True):
+        paint(frame, ids, frame_HWC, rules)
+    spent = time.thread_time() - began
+    print(f"{spent / len(drawn) * 1e3:.1f} ms a frame on one core, 18 objects, {FULL_HW[1]}x{FULL_HW[0]}")
 
 
 class Injecting:
@@ -218,6 +265,10 @@ def main() -> None:
         quality(sam, *(values + [20, 48][len(values) :]))
     elif kind == "calibrate":
         calibrate(sam, *(values or [6]))
+    elif kind == "memory":
+        memory(sam, values or [100, 400])
+    elif kind == "refine":
+        refining()
     elif kind == "speed":
         speed(values or [100, 400])
     else:

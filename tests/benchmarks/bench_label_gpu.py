@@ -35,9 +35,15 @@ RECTANGLES = [  # x, y, width, height
     tuple(side // SCALE for side in (40 + 210 * (n % 4), 60 + 220 * (n // 4), 110, 130)) for n in range(8)
 ]
 ALL_CANDIDATES = seg.AutomaticThresholds(
-    predicted_iou=0.0, stability=0.0, refine_above=0.0, refine_duplicates=True
+    predicted_iou=0.0,
+    stability=0.0,
+    refine_above=0.0,
+    refine_area_px=(0.0, float("inf")),
+    refine_duplicates=True,
 )
-ALL_REFINED = seg.AutomaticThresholds(refine_above=0.0, refine_duplicates=True)
+ALL_REFINED = seg.AutomaticThresholds(
+    refine_above=0.0, refine_area_px=(0.0, float("inf")), refine_duplicates=True
+)
 
 
 def synchronised(device: torch.device) -> float:

@@ -1,6 +1,8 @@
 """Automatic masks: sam2's own generator on features that are there already."""
 
+import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 
 from hierasurg_core.labeling.automatic import (
     AutomaticThresholds,
+    _apart,
     automatic_masks,
     boxes_of,
     grid_points,
@@ -47,6 +50,7 @@ def test_masks_are_those_of_sam2s_own_generator():
         box_nms=1.0,
         min_region_px=0,
         refine_above=0,
+        refine_area_px=(0, math.inf),
         refine_duplicates=True,
     )
     ours = segmenter.automatic(segmenter.encode(frames_FHWC), frames_FHWC, thresholds)[0]
@@ -91,6 +95,10 @@ def test_specks_and_holes_go_and_the_largest_island_stays():
     expected[1:7, 1:7] = True
     np.testing.assert_array_equal(cleaned, expected)
     np.testing.assert_array_equal(without_specks(mask, 0.5), mask)
+    low = np.zeros((9, 12), bool)
+    low[3:9, 2:9] = True
+    low[8, 4] = False  # a hole at the frame's edge is ground that goes nowhere
+    assert without_specks(low, 4)[8, 4]
     small = np.zeros((9, 12), bool)
     small[2, 2:4] = True
     small[6, 6] = True
@@ -99,6 +107,32 @@ def test_specks_and_holes_go_and_the_largest_island_stays():
     assert kept[2, 2]
     empty = np.zeros((9, 12), bool)
     np.testing.assert_array_equal(without_specks(empty, 10), empty)
+
+
+def test_candidates_no_object_could_come_from_are_not_refined():
+    segmenter = Segmenter(build_mini_network(), name="mini", digest="random", device=CPU)
+    features = segmenter.encode(np.zeros((1, 24, 36, 3), np.uint8))
+    free = AutomaticThresholds(
+        points_per_side=2,
+        crop_layers=0,
+        predicted_iou=0.0,
+        stability=0.0,
+        refine_above=0.0,
+        refine_area_px=(0, math.inf),
+        refine_duplicates=True,
+        box_nms=1.0,
+    )
+    assert len(segmenter.automatic(features, thresholds=free)[0]) > 4
+    for other in ({"refine_area_px": (0, 1)}, {"refine_area_px": (480 * 854, math.inf)}):
+        assert len(segmenter.automatic(features, thresholds=replace(free, **other))[0]) == 0
+
+
+def test_of_boxes_that_overlap_the_better_one_stays():
+    box = torch.tensor([[0, 0, 8, 4], [0, 0, 8, 3], [0, 5, 8, 8], [0, 0, 8, 4]]).float()
+    rank = torch.tensor([0.5, 0.9, 0.1, 0.4])
+    assert _apart(box, rank, 0.7).tolist() == [1, 2]
+    assert _apart(box, rank, 0.75).tolist() == [1, 0, 2]  # as much is not more
+    assert _apart(box[:0], rank[:0], 0.7).tolist() == []
 
 
 def test_boxes_end_behind_the_last_pixel():

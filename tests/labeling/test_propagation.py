@@ -9,7 +9,7 @@ from torch import nn
 
 from hierasurg_core.errors import UsageError
 from hierasurg_core.labeling.mini_sam import mini_config
-from hierasurg_core.labeling.propagation import MaskPrompt, MemoryBank, bucket
+from hierasurg_core.labeling.propagation import MaskPrompt, MemoryBank, bucket, padding
 from hierasurg_core.labeling.sam_network import FrameFeatures
 from hierasurg_core.labeling.segmenter import Segmenter, as_network, build_network
 
@@ -137,4 +137,6 @@ def test_the_callers_modes_stay_the_callers():
 
 
 def test_counts_are_padded_to_few_sizes():
+    assert padding(5, torch.device("cuda")) == 1
+    assert padding(5, CPU) == 0
     assert [bucket(count) for count in (1, 5, 7, 13, 17, 32, 33, 49)] == [1, 6, 8, 16, 24, 32, 48, 64]
