@@ -70,7 +70,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def way(metric: Metric) -> str:
     """Returns the bar of a metric's place: "├──●─────┤ 34 %"; nothing where it has none."""
-    if metric.place is None or not wording.has_way(metric):
+    if metric.place is None:
         return ""
     held = min(max(metric.place, -_MOST), _MOST)
     beyond = {_MOST: "> ", -_MOST: "< "}.get(held, "")

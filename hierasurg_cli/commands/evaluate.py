@@ -118,7 +118,7 @@ def evaluate(
         typer.Option(metavar="N", help="At most so many real clips through the VAE (default: 256)."),
     ] = None,
     replicates: Annotated[
-        str | None, typer.Option(metavar="N", help="Of bootstrap intervals, 0 for none (default: 50).")
+        str | None, typer.Option(metavar="N", help="Of bootstrap intervals, 0 for none (default: 1000).")
     ] = None,
     seed: Annotated[
         str | None, typer.Option(metavar="N", help="Seed of subsets and intervals (default: 0).")

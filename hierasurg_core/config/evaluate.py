@@ -73,7 +73,7 @@ class EvaluateConfig:
     sam: str = "auto"
     vae: str | None = None
     vae_clips: int | None = 256
-    replicates: int = 50
+    replicates: int = 1000
     wall: int = 24
     seed: int = 0
     batch: int = 4

@@ -18,7 +18,6 @@ from hierasurg_core.evaluation.cache import Store
 from hierasurg_core.evaluation.collect import Work
 from hierasurg_core.evaluation.detecting import COUNTS
 from hierasurg_core.evaluation.distances import (
-    FROZEN,
     MODEL,
     REAL,
     VAE,
@@ -28,15 +27,16 @@ from hierasurg_core.evaluation.distances import (
     frechet_of_roles,
     inception_score,
     kernel_of_roles,
-    place_between,
 )
 from hierasurg_core.evaluation.gathering import Gathered, gather, unreadable
+from hierasurg_core.evaluation.intervals import ratio_interval
 from hierasurg_core.evaluation.measuring import Measurer
 from hierasurg_core.evaluation.protocol import Protocol
 from hierasurg_core.evaluation.recordings import Labels
 from hierasurg_core.evaluation.scalars import (
     ClipValues,
     phase_hits,
+    places_of,
     share_of_counts,
     triplet_hits,
 )
@@ -124,7 +124,9 @@ def distributions(
 
     def kernels(name: str, title: str, sets: Mapping[str, FeatureSet], kernel: str) -> None:
         chosen = "gaussian" if kernel == "gaussian" else "cubic"
-        distances = kernel_of_roles(sets, kernel=chosen, subsets=subsets, subset_size=size, seed=seed)
+        distances = kernel_of_roles(
+            sets, kernel=chosen, subsets=subsets, subset_size=size, seed=seed, replicates=replicates
+        )
         table.add_distances(name, title, distances, mini=mini, extractor=measurer.name)
 
     try:
@@ -149,7 +151,7 @@ def distributions(
                 table.add_seconds(name, by_second(frame_sets, ddof=ddof, fps=fps))
             if per_frame:
                 kernels("kid", "KID", frame_sets, "cubic")
-                _inception(found, measurer, table)
+                _inception(found, measurer, table, replicates, seed)
     except DataError as error:
         table.leave_out(
             tuple(name for name in mine if name not in table.metrics), " ".join(str(error).split())
@@ -164,21 +166,22 @@ def _features(gathered: Gathered, name: str) -> FeatureSet:
     return FeatureSet(array.reshape(-1, array.shape[-1]), operations, per_clip=array.shape[1])
 
 
-def _inception(found: Mapping[str, Gathered], measurer: Measurer, table: Table) -> None:
+def _inception(
+    found: Mapping[str, Gathered], measurer: Measurer, table: Table, replicates: int, seed: int
+) -> None:
     values = {
-        role: RoleValue(
-            inception_score(gathered.arrays["logits"].reshape(-1, gathered.arrays["logits"].shape[-1])),
-            None,
-            len(gathered.tasks),
-        )
+        role: inception_score(_features(gathered, "logits"), replicates=replicates, seed=seed)
         for role, gathered in found.items()
     }
-    place = None
-    if {REAL, FROZEN, MODEL} <= set(values):
-        place = place_between(values[REAL].value, values[FROZEN].value, values[MODEL].value)
     note = "all frames count as one split; it never looks at the real clips"
     table.add(
-        "is", "Inception score", values, better="higher", extractor=measurer.name, place=place, note=note
+        "is",
+        "Inception score",
+        values,
+        better="higher",
+        extractor=measurer.name,
+        places=places_of(values, better="higher"),
+        note=note,
     )
 
 
@@ -303,7 +306,9 @@ def adherence(numbers: Numbers, measurer: Measurer, table: Table, *, mini: bool)
         )
 
 
-def detections(numbers: Numbers, measurer: Measurer, taken: Taken, table: Table) -> None:
+def detections(
+    numbers: Numbers, measurer: Measurer, taken: Taken, table: Table, *, replicates: int, seed: int
+) -> None:
     """Adds the three numbers of detector agreement."""
     found = {role: gathered for role, gathered in numbers.of(measurer, ("boxes",)).items() if role != REAL}
     rows = CONDITIONS["detector"]
@@ -319,10 +324,18 @@ def detections(numbers: Numbers, measurer: Measurer, taken: Taken, table: Table)
         above, below = COUNTS.index(top), COUNTS.index(bottom)
         values: dict[str, RoleValue] = {}
         for role, gathered in found.items():
-            counts_N5 = gathered.arrays["boxes"][np.isfinite(gathered.arrays["boxes"]).all(axis=1)]
+            known = np.flatnonzero(np.isfinite(gathered.arrays["boxes"]).all(axis=1))
+            counts_N5 = gathered.arrays["boxes"][known]
             whole = counts_N5.sum(axis=0)
             if whole[below] > 0:
-                values[role] = RoleValue(float(whole[above] / whole[below]), None, len(counts_N5))
+                interval = ratio_interval(
+                    counts_N5[:, above],
+                    counts_N5[:, below],
+                    [gathered.tasks[place].clip.recording.operation for place in known],
+                    replicates=replicates,
+                    seed=seed,
+                )
+                values[role] = RoleValue(float(whole[above] / whole[below]), interval, len(counts_N5))
         note = "over all boxes above 0.5, matched by IoU in each frame; the real clip is the truth"
         table.add(name, title, values, better="higher", extractor=measurer.name, note=note)
         model = found[MODEL]

@@ -5,10 +5,14 @@ with all real clips. Real against real is one half of the real clips against the
 whole operations where there are two, else of the earlier and the later clips, because neighbours resemble
 each other.
 
-A Frechet distance of few samples is biased upwards, and a half is fewer than the whole. So the place of a
-model between floor and trivial is computed apart, with the same counts for all: halves against one half.
+A Frechet distance of few samples is biased upwards, and a half is fewer than the whole; a clip that was made
+of a real one resembles that one more than others do. So places between floor and trivial are computed apart:
+one half of the real clips against the other half, and against the frozen, reconstructed and generated clips
+of no operation of the first half, with the same counts for all.
 
-Legend: N samples, D dimensions, G groups.
+Every distance has a bootstrap interval (see `intervals`), for which features are read once more.
+
+Legend: N samples, D dimensions.
 """
 
 from __future__ import annotations
@@ -16,19 +20,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.errors import DataError
-from hierasurg_core.evaluation.frechet import bootstrap, frechet_distance
+from hierasurg_core.evaluation.frechet import FrechetSlope, frechet_distance, frechet_slopes
+from hierasurg_core.evaluation.intervals import Slopes, drawn_names, linear_interval
 from hierasurg_core.evaluation.kernel import KernelName, kernel_distance, median_bandwidth
-from hierasurg_core.evaluation.moments import Moments, group_of, merged
+from hierasurg_core.evaluation.moments import Moments
 
-GROUPS = 16
 REAL, VAE, FROZEN, MODEL = "real", "vae", "frozen", "model"
-_WIDEST_WITH_INTERVAL = 1024  # dimensions above which a bootstrap would take minutes and gigabytes
 _BLOCK = 4096  # samples read at once
 _CURVE = 5  # points of a metric against the number of samples
 
@@ -56,6 +59,11 @@ class FeatureSet:
         """Returns the samples of some clips."""
         return (clips[:, None] * self.per_clip + np.arange(self.per_clip)).ravel()
 
+    def drawn(self, clips: NDArray[np.intp]) -> list[str]:
+        """Returns what a bootstrap draws, of some clips."""
+        names = drawn_names(self.operations)
+        return [names[clip] for clip in clips]
+
 
 @dataclass(frozen=True)
 class RoleValue:
@@ -72,15 +80,18 @@ class Distances:
 
     Attributes:
         values: By role.
-        place: 0 at real against real, 1 at the frozen first frame; None where one of them is missing.
+        places: Of model and VAE, 0 at real against real and 1 at the frozen first frame; without those that
+            have none.
         against_samples: (clips, value) of the model.
         notes: What a reader has to know.
+        warnings: What no reader may overlook.
     """
 
     values: Mapping[str, RoleValue]
-    place: float | None
+    places: Mapping[str, float]
     against_samples: tuple[tuple[int, float], ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def halves(operations: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -110,7 +121,7 @@ def frechet_of_roles(sets: Mapping[str, FeatureSet], *, ddof: int, replicates: i
     Args:
         sets: By role; "real" and "model" are there.
         ddof: As in `frechet_distance`.
-        replicates: Of the intervals of model and VAE; 0: none.
+        replicates: Of the intervals; 0: none.
         seed: Of bootstrap and subsets.
 
     Raises:
@@ -118,42 +129,61 @@ def frechet_of_roles(sets: Mapping[str, FeatureSet], *, ddof: int, replicates: i
     """
     real = sets[REAL]
     _expect_two(sets)
-    width = real.features_ND.shape[1]
-    with_interval = replicates > 0 and width <= _WIDEST_WITH_INTERVAL
-    groups = GROUPS if with_interval else 1
-    real_groups = _moments(real, groups)
-    whole = merged(real_groups)
+    every = np.arange(real.clips)
     values: dict[str, RoleValue] = {}
-    notes: list[str] = []
+    warnings: tuple[str, ...] = ()
     first, second = halves(real.operations)
+    pairs = {
+        role: (every, sets[role], np.arange(sets[role].clips))
+        for role in (VAE, FROZEN, MODEL)
+        if role in sets
+    }
     if len(first) > 1 and len(second) > 1:
-        parts = [merged(_moments(real, 1, clips)) for clips in (first, second)]
-        values[REAL] = RoleValue(frechet_distance(*parts, ddof=ddof).value, None, len(second))
-    for role in (VAE, FROZEN, MODEL):
-        if role not in sets:
-            continue
-        role_groups = _moments(sets[role], groups)
-        found = frechet_distance(whole, merged(role_groups), ddof=ddof)
-        interval = None
-        if with_interval and role == MODEL:
-            interval = _interval(real_groups, role_groups, ddof, replicates, seed)
-        values[role] = RoleValue(found.value, interval, sets[role].clips)
-        if role == MODEL:
-            notes += found.notes
-    if REAL in values:
-        notes.append("real against real is one half of the real clips against the other")
-    else:
-        notes.append(
-            f"{real.clips} real clips are too few for real against real: two halves of two are needed"
+        pairs = {REAL: (first, real, second), **pairs}
+    for role, (real_clips, other, clips) in pairs.items():
+        moments = (
+            _moments_of_rows(real, real.rows(real_clips)),
+            _moments_of_rows(other, other.rows(clips)),
         )
+        interval = None
+        if replicates:
+            found, *slopes = frechet_slopes(*moments, ddof=ddof)
+            chosen = zip((real, other), (real_clips, clips), slopes, strict=True)
+            sides = [_slopes(features, rows, slope) for features, rows, slope in chosen]
+            interval = linear_interval(
+                found.value, sides, replicates=replicates, seed=seed, lowest=0.0, squared=True
+            )
+        else:
+            found = frechet_distance(*moments, ddof=ddof)
+        values[role] = RoleValue(found.value, interval, len(clips))
+        warnings = found.notes  # the model's at the end
+    if REAL in values:
+        note = (
+            "real against real is one half of the real clips against the other, and the fewer clips, the "
+            "larger the distance; places are of equal counts"
+        )
+    else:
+        note = f"{real.clips} real clips are too few for real against real: two halves of two are needed"
+
+    def of_halves(real_clips: NDArray[np.intp], other: FeatureSet, clips: NDArray[np.intp]) -> float:
+        base, judged = real.rows(real_clips), other.rows(clips)
+        pair = _moments_of_rows(real, base), _moments_of_rows(other, judged)
+        return frechet_distance(*pair, ddof=ddof).value
+
     curve = _curve(sets, seed, lambda a, b: frechet_distance(a, b, ddof=ddof).value)
-    return Distances(values, _frechet_place(sets, ddof, seed), curve, tuple(notes))
+    return Distances(values, _places(sets, seed, of_halves), curve, (note,), warnings)
 
 
 def kernel_of_roles(
-    sets: Mapping[str, FeatureSet], *, kernel: KernelName, subsets: int, subset_size: int, seed: int
+    sets: Mapping[str, FeatureSet],
+    *,
+    kernel: KernelName,
+    subsets: int,
+    subset_size: int,
+    seed: int,
+    replicates: int = 0,
 ) -> Distances:
-    """Returns the kernel distances of all roles; arguments as in `kernel_distance`.
+    """Returns the kernel distances of all roles; arguments as in `kernel_distance` and `frechet_of_roles`.
 
     Raises:
         DataError: A side has fewer than two clips.
@@ -161,10 +191,11 @@ def kernel_of_roles(
     _expect_two(sets)
     real = sets[REAL]
     bandwidth = median_bandwidth(real.features_ND) if kernel == "gaussian" else None
+    every = np.arange(real.clips)
 
     def distance(
-        other: FeatureSet, rows: NDArray[np.intp] | None = None, other_rows: NDArray[np.intp] | None = None
-    ) -> tuple[float, tuple[str, ...]]:
+        real_clips: NDArray[np.intp], other: FeatureSet, clips: NDArray[np.intp]
+    ) -> tuple[RoleValue, tuple[str, ...]]:
         found = kernel_distance(
             real.features_ND,
             other.features_ND,
@@ -173,25 +204,29 @@ def kernel_of_roles(
             subset_size=subset_size,
             seed=seed,
             bandwidth=bandwidth,
-            real_rows=rows,
-            generated_rows=other_rows,
+            real_rows=real.rows(real_clips),
+            generated_rows=other.rows(clips),
         )
-        return found.mean, found.notes
+        sides = [
+            Slopes(slope_N.reshape(-1, features.per_clip).sum(axis=1)[rows], features.drawn(rows))
+            for features, rows, slope_N in (
+                (real, real_clips, found.real_slope_M),
+                (other, clips, found.generated_slope_N),
+            )
+        ]
+        interval = linear_interval(found.mean, sides, replicates=replicates, seed=seed)
+        return RoleValue(found.mean, interval, len(clips)), found.notes
 
     values: dict[str, RoleValue] = {}
     notes: tuple[str, ...] = ()
     first, second = halves(real.operations)
     if len(first) > 1 and len(second) > 1:
-        values[REAL] = RoleValue(distance(real, real.rows(first), real.rows(second))[0], None, len(second))
+        values[REAL], _ = distance(first, real, second)
     for role in (VAE, FROZEN, MODEL):
         if role in sets:
-            value, said = distance(sets[role])
-            values[role] = RoleValue(value, None, sets[role].clips)
-            notes = said if role == MODEL else notes
-    place = None
-    if REAL in values and FROZEN in values:
-        place = place_between(values[REAL].value, values[FROZEN].value, values[MODEL].value)
-    return Distances(values, place, (), notes)
+            values[role], notes = distance(every, sets[role], np.arange(sets[role].clips))
+    places = _places(sets, seed, lambda *clips: distance(*clips)[0].value)
+    return Distances(values, places, (), notes)
 
 
 def by_second(sets: Mapping[str, FeatureSet], *, ddof: int, fps: float) -> tuple[tuple[float, float], ...]:
@@ -204,26 +239,44 @@ def by_second(sets: Mapping[str, FeatureSet], *, ddof: int, fps: float) -> tuple
     return tuple(curve)
 
 
-def inception_score(logits_ND: NDArray[np.floating]) -> float:
+def inception_score(features: FeatureSet, *, replicates: int = 0, seed: int = 0) -> RoleValue:
     """Returns exp of the mean divergence of each sample's classes from those of all (Salimans et al., 2016).
 
-    All samples count as one split.
+    All samples count as one split. Its slope is the score times a sample's own divergence / N.
+
+    Args:
+        features: Logits (N, classes) of a role's samples.
+        replicates: Of the interval; 0: none.
+        seed: Of the same.
     """
-    entropy, mean_D, count = 0.0, np.zeros(logits_ND.shape[1]), len(logits_ND)
-    for start in range(0, count, _BLOCK):
-        block = logits_ND[start : start + _BLOCK].astype(np.float64)
-        block = block - block.max(axis=1, keepdims=True)
-        log_p = block - np.log(np.exp(block).sum(axis=1, keepdims=True))
-        p = np.exp(log_p)
-        entropy += float((p * log_p).sum())
-        mean_D += p.sum(axis=0)
-    mean_D /= count
-    return float(np.exp(entropy / count - (mean_D * np.log(np.maximum(mean_D, 1e-300))).sum()))
+    logits_ND = features.features_ND
+    count = len(logits_ND)
+    mean_D, own_N = np.zeros(logits_ND.shape[1]), np.empty(count)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, count, _BLOCK)]
+    for block in blocks:
+        log_p = _log_softmax(logits_ND[block])
+        mean_D += np.exp(log_p).sum(axis=0) / count
+        own_N[block] = (np.exp(log_p) * log_p).sum(axis=1)
+    log_mean_D = np.log(np.maximum(mean_D, 1e-300))
+    for block in blocks:
+        own_N[block] -= np.exp(_log_softmax(logits_ND[block])) @ log_mean_D
+    score = float(np.exp(own_N.mean()))
+    slope_N = score * own_N.reshape(-1, features.per_clip).sum(axis=1) / count
+    sides = [Slopes(slope_N, features.drawn(np.arange(features.clips)))]
+    interval = linear_interval(score, sides, replicates=replicates, seed=seed, lowest=1.0)
+    return RoleValue(score, interval, features.clips)
 
 
-def place_between(floor: float, trivial: float, value: float) -> float | None:
-    """Returns 0 at the floor, 1 at the trivial baseline; None where they are one."""
-    if abs(trivial - floor) <= 1e-12 * max(abs(trivial), abs(floor), 1e-300):
+def _log_softmax(logits_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+    block = logits_ND.astype(np.float64)
+    block = block - block.max(axis=1, keepdims=True)
+    return block - np.log(np.exp(block).sum(axis=1, keepdims=True))
+
+
+def place_between(floor: float, trivial: float, value: float, *, better: str = "lower") -> float | None:
+    """Returns 0 at the floor, 1 at the trivial baseline; None where that is not worse than the floor."""
+    way = trivial - floor if better == "lower" else floor - trivial
+    if not way > 1e-12 * max(abs(trivial), abs(floor), 1e-300):
         return None
     return (value - floor) / (trivial - floor)
 
@@ -241,20 +294,6 @@ def _shuffled(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def _moments(features: FeatureSet, groups: int, clips: NDArray[np.intp] | None = None) -> list[Moments]:
-    """Moments by group; the groups of operations, or of clips where there is one operation."""
-    names = features.operations
-    if len(set(names)) < 2:
-        names = [f"{name} {index}" for index, name in enumerate(names)]
-    group_N = np.array([group_of(name, groups) for name in names])
-    result: list[Moments] = []
-    for group in range(groups):
-        members = np.flatnonzero(group_N == group)
-        members = members if clips is None else np.intersect1d(members, clips)
-        result.append(_moments_of_rows(features, features.rows(members)))
-    return result
-
-
 def _moments_of_rows(features: FeatureSet, rows: NDArray[np.intp]) -> Moments:
     moments = Moments(features.features_ND.shape[1])
     for start in range(0, len(rows), _BLOCK):
@@ -262,37 +301,50 @@ def _moments_of_rows(features: FeatureSet, rows: NDArray[np.intp]) -> Moments:
     return moments
 
 
-def _interval(
-    real: Sequence[Moments], model: Sequence[Moments], ddof: int, replicates: int, seed: int
-) -> tuple[float, float] | None:
-    try:
-        found = bootstrap(real, model, ddof=ddof, replicates=replicates, seed=seed)
-    except DataError:  # too few groups: there is a number, but no interval
-        return None
-    return found.low, found.high
+def _slopes(features: FeatureSet, clips: NDArray[np.intp], slope: FrechetSlope) -> Slopes:
+    """Slopes of clips, each the sum of its samples'."""
+    rows = features.rows(clips)
+    value_N = np.empty(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        value_N[block] = slope.of(features.features_ND[rows[block]])
+    return Slopes(value_N.reshape(-1, features.per_clip).sum(axis=1), features.drawn(clips))
 
 
-def _frechet_place(sets: Mapping[str, FeatureSet], ddof: int, seed: int) -> float | None:
-    """The place with equal counts: halves of real, frozen and model, each against the first real half."""
-    if FROZEN not in sets:
-        return None
-    real, frozen, model = sets[REAL], sets[FROZEN], sets[MODEL]
-    first, second = halves(real.operations)
-    frozen_half = halves(frozen.operations)[1]
-    count = min(len(second), len(frozen_half), model.clips)
-    if count < 2 or len(first) < 2:
-        return None
-    random = np.random.default_rng(seed)
-    chosen = [
-        (features, clips[random.permutation(len(clips))[:count]])
-        for features, clips in ((real, second), (frozen, frozen_half), (model, np.arange(model.clips)))
-    ]
-    base = _moments_of_rows(real, real.rows(first))
-    floor, trivial, value = (
-        frechet_distance(base, _moments_of_rows(features, features.rows(clips)), ddof=ddof).value
-        for features, clips in chosen
-    )
-    return place_between(floor, trivial, value)
+def _places(
+    sets: Mapping[str, FeatureSet],
+    seed: int,
+    distance: Callable[[NDArray[np.intp], FeatureSet, NDArray[np.intp]], float],
+) -> dict[str, float]:
+    """Places with equal counts, all against the first half of the real clips."""
+    places: dict[str, float] = {}
+    first, _ = halves(sets[REAL].operations)
+    for role in (VAE, MODEL):
+        judged = [sets[name] for name in (REAL, FROZEN, role) if name in sets]
+        if len(judged) < 3:
+            continue
+        apart = [_apart_from_first_half(one, sets[REAL]) for one in judged]
+        count = min(len(clips) for clips in apart)
+        if count < 2 or len(first) < 2:
+            continue
+        random = np.random.default_rng(seed)
+        floor, trivial, value = (
+            distance(first, one, clips[random.permutation(len(clips))[:count]])
+            for one, clips in zip(judged, apart, strict=True)
+        )
+        place = place_between(floor, trivial, value)
+        if place is not None:
+            places[role] = place
+    return places
+
+
+def _apart_from_first_half(features: FeatureSet, real: FeatureSet) -> NDArray[np.intp]:
+    """The clips of no operation of the first real half; of one operation in all, the later clips."""
+    first, _ = halves(real.operations)
+    if len(set(real.operations)) < 2 and set(features.operations) == set(real.operations):
+        return halves(features.operations)[1]
+    names = {real.operations[clip] for clip in first}
+    return np.flatnonzero([name not in names for name in features.operations])
 
 
 def _curve(

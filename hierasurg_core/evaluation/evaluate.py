@@ -73,6 +73,7 @@ class EvaluateResult:
             "metrics": {
                 name: {
                     "value": metric.values[MODEL].value,
+                    "interval": metric.values[MODEL].interval,
                     "better": metric.better,
                     "mini": metric.mini,
                     "place": metric.place,
@@ -200,10 +201,13 @@ def _compute(
         if role == "maps":
             computing.adherence(numbers, measurer, table, mini=networks.mini_maps)
         if role == "detector":
-            computing.detections(numbers, measurer, taken, table)
+            computing.detections(
+                numbers, measurer, taken, table, replicates=config.replicates, seed=config.seed
+            )
         if role == "lpips":
             computing.perceptual(numbers, measurer, taken, table)
         progress.advance()
+    notes += table.warnings
     models = {role: {"name": m.name, "digest": m.digest} for role, m in measurers.items() if m.digest}
     if networks.vae is not None and VAE not in numbers.failed:
         models["vae"] = {"name": networks.vae.name, "digest": networks.vae.digest}

@@ -1,4 +1,4 @@
-"""The Frechet distance of two sets of features, and how sure it is.
+"""The Frechet distance of two sets of features, and how each sample moves it.
 
     |mean_a - mean_b|^2 + tr A + tr B - 2 tr (A B)^(1/2)
 
@@ -8,17 +8,15 @@ L^T M. The factors are Cholesky's or, where a covariance is singular, come from 
 eigen-decomposition and have as many columns as it has rank: no complex root, no small number added to a
 diagonal, and exact with fewer samples than dimensions.
 
-Legend: D dimensions, R and S ranks, G groups.
+Legend: D dimensions, R and S ranks, N samples.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core.errors import DataError
-from hierasurg_core.evaluation.moments import Moments, merged
+from hierasurg_core.evaluation.moments import Moments
 
 _CLEARLY = 1e-9  # of the largest variance: a smaller pivot may be rounding
 
@@ -40,23 +38,34 @@ class Frechet:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A bootstrap interval.
+@dataclass(frozen=True, eq=False)
+class FrechetSlope:
+    """How a Frechet distance changes with the weight of each sample of one of its sets.
+
+    Where A weighs its samples by w_i, the derivative of tr (A B)^(1/2) is half of x^T T x for the sample's
+    deviation x from the mean, T = M (M^T A M)^(-1/2) M^T and B = M M^T. It exists for singular covariances
+    too, because a weight moves A within the span of its samples.
 
     Attributes:
-        low: Lower end, not below 0.
-        high: Upper end.
-        level: Share of the replicates inside.
-        replicates: How many there were.
-        groups: Groups of samples that were resampled, of the first and the second set.
+        mean_D: Of the set.
+        apart_D: Its mean minus the other's.
+        root_DR: T is root root^T.
+        scale: N / (N - ddof).
+        count: N.
     """
 
-    low: float
-    high: float
-    level: float
-    replicates: int
-    groups: tuple[int, int]
+    mean_D: NDArray[np.float64]
+    apart_D: NDArray[np.float64]
+    root_DR: NDArray[np.float64]
+    scale: float
+    count: int
+
+    def of(self, features_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Returns the slopes of some samples of the set, up to a constant (see `intervals.Slopes`)."""
+        x_ND = features_ND.astype(np.float64) - self.mean_D
+        shared_NR = x_ND @ self.root_DR
+        spread_N = np.einsum("nd,nd->n", x_ND, x_ND) - np.einsum("nr,nr->n", shared_NR, shared_NR)
+        return (2 * x_ND @ self.apart_D + self.scale * spread_N) / self.count
 
 
 def frechet_distance(a: Moments, b: Moments, *, ddof: int = 1) -> Frechet:
@@ -71,64 +80,46 @@ def frechet_distance(a: Moments, b: Moments, *, ddof: int = 1) -> Frechet:
         ValueError: The dimensions differ.
         DataError: A set has too few samples for a covariance.
     """
-    if a.dimensions != b.dimensions:
-        raise ValueError(f"cannot compare {a.dimensions} dimensions with {b.dimensions}")
-    cov_a_DD, cov_b_DD = a.covariance_DD(ddof=ddof), b.covariance_DD(ddof=ddof)
-    apart_D = a.mean_D - b.mean_D
-    mean_part = float(apart_D @ apart_D)
+    cov_a_DD, cov_b_DD = _covariances(a, b, ddof)
     product_RS = _factor_DR(cov_a_DD).T @ _factor_DR(cov_b_DD)
     shared = float(np.linalg.svd(product_RS, compute_uv=False).sum()) if product_RS.size else 0.0
-    covariance_part = max(float(np.trace(cov_a_DD) + np.trace(cov_b_DD)) - 2 * shared, 0.0)
-    return Frechet(mean_part + covariance_part, mean_part, covariance_part, _notes(a, b))
+    return _distance(a, b, float(np.trace(cov_a_DD) + np.trace(cov_b_DD)), shared)
 
 
-def bootstrap(
-    groups_a: Sequence[Moments],
-    groups_b: Sequence[Moments],
-    *,
-    ddof: int = 1,
-    replicates: int = 100,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Returns a bootstrap interval around the Frechet distance, without the features themselves.
+def frechet_slopes(a: Moments, b: Moments, *, ddof: int = 1) -> tuple[Frechet, FrechetSlope, FrechetSlope]:
+    """Returns the Frechet distance of two sets and its slopes by the samples of the first and the second.
 
-    While features stream by, each operation's go to the moments of its group (`moments.group_of`), so that
-    G matrices are held and no sample is. A replicate draws G groups with replacement on either side and
-    merges them, which keeps clips of one operation together. Drawing groups twice lowers the rank and so
-    raises every replicate; hence the interval is the spread of the replicates around their own mean, laid
-    around the distance of the whole sets.
-
-    Args:
-        groups_a: Moments of the first set's groups; empty ones are passed over.
-        groups_b: The same of the second set.
-        ddof: As in `frechet_distance`.
-        replicates: How often to draw; each costs one distance.
-        level: Share of the replicates inside.
-        seed: Of the draws.
-
-    Raises:
-        ValueError: There are no replicates, or the level is not between 0 and 1.
-        DataError: A set has fewer than two groups with samples, or too few samples.
+    Arguments and errors as in `frechet_distance`, which is some times faster.
     """
-    if replicates < 1 or not 0 < level < 1:
-        raise ValueError(f"no interval from {replicates} replicates at level {level}")
-    sides = [[group for group in groups if group.count] for groups in (groups_a, groups_b)]
-    for groups in sides:
-        if len(groups) < 2:
-            raise DataError(f"an interval needs at least two groups of samples, not {len(groups)}")
-        if min(group.count for group in groups) * len(groups) <= ddof:
-            raise DataError("an interval needs more samples in each group")
-    random = np.random.default_rng(seed)
-    values = np.empty(replicates)
-    for index in range(replicates):
-        drawn = [_resampled(groups, random) for groups in sides]
-        values[index] = frechet_distance(drawn[0], drawn[1], ddof=ddof).value
-    centre = frechet_distance(merged(sides[0]), merged(sides[1]), ddof=ddof).value
-    low, high = np.quantile(values - values.mean(), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(
-        max(centre + float(low), 0.0), centre + float(high), level, replicates, (len(sides[0]), len(sides[1]))
+    cov_a_DD, cov_b_DD = _covariances(a, b, ddof)
+    left_DR, right_DS = _factor_DR(cov_a_DD), _factor_DR(cov_b_DD)
+    u_RK, s_K, v_KS = np.linalg.svd(left_DR.T @ right_DS, full_matrices=False)
+    kept_K = s_K > (s_K[0] if len(s_K) else 0.0) * a.dimensions * np.finfo(np.float64).eps
+    found = _distance(a, b, float(np.trace(cov_a_DD) + np.trace(cov_b_DD)), float(s_K.sum()))
+    roots = (
+        right_DS @ (v_KS[kept_K].T / np.sqrt(s_K[kept_K])),
+        left_DR @ (u_RK[:, kept_K] / np.sqrt(s_K[kept_K])),
     )
+    of_a, of_b = (
+        FrechetSlope(
+            one.mean_D, one.mean_D - other.mean_D, root_DR, one.count / (one.count - ddof), one.count
+        )
+        for one, other, root_DR in ((a, b, roots[0]), (b, a, roots[1]))
+    )
+    return found, of_a, of_b
+
+
+def _covariances(a: Moments, b: Moments, ddof: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if a.dimensions != b.dimensions:
+        raise ValueError(f"cannot compare {a.dimensions} dimensions with {b.dimensions}")
+    return a.covariance_DD(ddof=ddof), b.covariance_DD(ddof=ddof)
+
+
+def _distance(a: Moments, b: Moments, traces: float, shared: float) -> Frechet:
+    apart_D = a.mean_D - b.mean_D
+    mean_part = float(apart_D @ apart_D)
+    covariance_part = max(traces - 2 * shared, 0.0)
+    return Frechet(mean_part + covariance_part, mean_part, covariance_part, _notes(a, b))
 
 
 def _factor_DR(covariance_DD: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -145,14 +136,6 @@ def _factor_DR(covariance_DD: NDArray[np.float64]) -> NDArray[np.float64]:
     values_D, vectors_DD = np.linalg.eigh((covariance_DD + covariance_DD.T) / 2)
     kept_D = values_D > values_D[-1] * len(values_D) * np.finfo(np.float64).eps
     return vectors_DD[:, kept_D] * np.sqrt(values_D[kept_D])
-
-
-def _resampled(groups: Sequence[Moments], random: np.random.Generator) -> Moments:
-    times_G = random.multinomial(len(groups), np.full(len(groups), 1 / len(groups)))
-    drawn = Moments(groups[0].dimensions)
-    for group, times in zip(groups, times_G, strict=True):
-        drawn.merge(group, weight=int(times))
-    return drawn
 
 
 def _notes(a: Moments, b: Moments) -> tuple[str, ...]:

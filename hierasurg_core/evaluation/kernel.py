@@ -12,7 +12,7 @@ Legend: M and N samples, D dimensions, S samples of a subset.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,9 @@ class KernelDistance:
         subsets: How many were drawn.
         subset_size: Samples of each side in one.
         notes: What a reader has to know about it, one line each.
+        real_slope_M: How the distance changes with the weight of each real sample (see `intervals`); 0 of
+            those that are in no subset.
+        generated_slope_N: The same of the generated ones.
     """
 
     mean: float
@@ -43,7 +46,9 @@ class KernelDistance:
     bandwidth: float | None
     subsets: int
     subset_size: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    real_slope_M: NDArray[np.float64] = field(compare=False, repr=False)
+    generated_slope_N: NDArray[np.float64] = field(compare=False, repr=False)
 
 
 def kernel_distance(
@@ -94,10 +99,12 @@ def kernel_distance(
         bandwidth = median_bandwidth(real_MD)
     random = np.random.default_rng(seed)
     values = np.empty(1 if is_whole else subsets)
+    slopes = np.zeros(len(real_MD)), np.zeros(len(generated_ND))
     for index in range(len(values)):
-        real_SD = real_MD[order_M[random.choice(len(order_M), size, replace=False)]]
-        generated_SD = generated_ND[order_N[random.choice(len(order_N), size, replace=False)]]
-        values[index] = mmd2(real_SD, generated_SD, kernel=kernel, bandwidth=bandwidth)
+        rows = [order[random.choice(len(order), size, replace=False)] for order in (order_M, order_N)]
+        values[index], *parts = _mmd2_and_slopes(real_MD[rows[0]], generated_ND[rows[1]], kernel, bandwidth)
+        for slope, of_rows, part in zip(slopes, rows, parts, strict=True):
+            slope[of_rows] += part / len(values)
     notes: list[str] = []
     if size < subset_size:
         notes.append(f"subsets hold {size} samples, not {subset_size}: a side has no more")
@@ -111,6 +118,7 @@ def kernel_distance(
         subsets,
         size,
         tuple(notes),
+        *slopes,
     )
 
 
@@ -128,6 +136,13 @@ def mmd2(
             above 0.
         DataError: A feature is NaN or infinite.
     """
+    return _mmd2_and_slopes(x_MD, y_ND, kernel, bandwidth)[0]
+
+
+def _mmd2_and_slopes(
+    x_MD: NDArray[np.floating], y_ND: NDArray[np.floating], kernel: KernelName, bandwidth: float | None
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """The MMD^2 and its derivatives by the weights of the samples, which sum to 0 on either side."""
     _check(x_MD, y_ND)
     count_x, count_y = len(x_MD), len(y_ND)
     if min(count_x, count_y) < 2:
@@ -135,9 +150,12 @@ def mmd2(
     x_MD, y_ND = x_MD.astype(np.float64), y_ND.astype(np.float64)
     if not (np.isfinite(x_MD).all() and np.isfinite(y_ND).all()):
         raise DataError("the features of a sample hold NaN or infinity; leave it out")
-    within_x = _others_sum(_gram(x_MD, x_MD, kernel, bandwidth)) / (count_x * (count_x - 1))
-    within_y = _others_sum(_gram(y_ND, y_ND, kernel, bandwidth)) / (count_y * (count_y - 1))
-    return float(within_x + within_y - 2 * _gram(x_MD, y_ND, kernel, bandwidth).mean())
+    within_M = _mean_of_others(_gram(x_MD, x_MD, kernel, bandwidth))
+    within_N = _mean_of_others(_gram(y_ND, y_ND, kernel, bandwidth))
+    between_MN = _gram(x_MD, y_ND, kernel, bandwidth)
+    slopes = 2 * (within_M - between_MN.mean(axis=1)), 2 * (within_N - between_MN.mean(axis=0))
+    slope_M, slope_N = ((slope - slope.mean()) / len(slope) for slope in slopes)
+    return float(within_M.mean() + within_N.mean() - 2 * between_MN.mean()), slope_M, slope_N
 
 
 def median_bandwidth(features_ND: NDArray[np.floating], *, at_most: int = 1000) -> float:
@@ -178,8 +196,8 @@ def _squared_distances(x_MD: NDArray[np.float64], y_ND: NDArray[np.float64]) -> 
     return np.maximum(squares, 0)
 
 
-def _others_sum(gram_NN: NDArray[np.float64]) -> float:
-    return float(gram_NN.sum() - np.trace(gram_NN))
+def _mean_of_others(gram_NN: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (gram_NN.sum(axis=1) - gram_NN.diagonal()) / (len(gram_NN) - 1)
 
 
 def _canonical_order(

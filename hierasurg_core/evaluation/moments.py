@@ -1,24 +1,15 @@
 """Count, mean and scatter of features that pass by in any order and number.
 
-Owns the float64 sums that a Frechet distance needs, and their file. Memory depends on the number of
+Owns the float64 sums that a Frechet distance needs. Memory depends on the number of
 dimensions alone. It refuses NaN and infinity, which would poison all later sums.
 
-Legend: N samples, D dimensions, G groups.
+Legend: N samples, D dimensions.
 """
-
-import hashlib
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from hierasurg_core.artifacts import atomic_file
 from hierasurg_core.errors import DataError
-
-_NAMES = {"count", "mean_D", "scatter_DD"}
 
 
 class Moments:
@@ -72,18 +63,16 @@ class Moments:
         batch_ND -= mean_D
         self._join(len(batch_ND), mean_D, batch_ND.T @ batch_ND)
 
-    def merge(self, other: "Moments", *, weight: int = 1) -> None:
-        """Counts all samples of another set, each `weight` times.
+    def merge(self, other: "Moments") -> None:
+        """Counts all samples of another set, which stays as it is.
 
         Raises:
-            ValueError: The other set has another number of dimensions, or the weight is below 0.
+            ValueError: The other set has another number of dimensions.
         """
         if other.dimensions != self.dimensions:
             raise ValueError(f"cannot merge {other.dimensions} dimensions into {self.dimensions}")
-        if weight < 0:
-            raise ValueError(f"a weight is 0 or more, not {weight}")
-        if other.count and weight:
-            self._join(weight * other.count, other.mean_D, weight * other.scatter_DD)
+        if other.count:
+            self._join(other.count, other.mean_D, other.scatter_DD)
 
     def covariance_DD(self, *, ddof: int = 1) -> NDArray[np.float64]:
         """The covariance, scatter / (N - ddof).
@@ -95,53 +84,6 @@ class Moments:
             raise DataError(f"a covariance needs at least {ddof + 1} samples, not {self.count}")
         return self.scatter_DD / (self.count - ddof)
 
-    def save(self, path: Path) -> None:
-        """Writes the statistics as safetensors, atomically.
-
-        Raises:
-            ResourceError: The file cannot be written.
-        """
-        tensors = {
-            "count": np.array([self.count], np.int64),
-            "mean_D": self.mean_D,
-            "scatter_DD": self.scatter_DD,
-        }
-        with atomic_file(path) as part:
-            save_file(tensors, part)
-
-    @classmethod
-    def load(cls, path: Path) -> "Moments":
-        """Reads what `save` wrote, bit for bit.
-
-        Raises:
-            DataError: The file is missing, damaged, or holds something else.
-        """
-        try:
-            tensors = load_file(path)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-        except SafetensorError as error:
-            raise DataError(f"{path} is no whole safetensors file ({error}); delete it") from error
-        if set(tensors) != _NAMES:
-            raise DataError(
-                f"{path} holds no feature statistics, but {', '.join(sorted(tensors)) or 'nothing'}"
-            )
-        count, mean_D, scatter_DD = tensors["count"], tensors["mean_D"], tensors["scatter_DD"]
-        well_formed = (
-            count.shape == (1,)
-            and count.dtype == np.int64
-            and mean_D.ndim == 1
-            and mean_D.size
-            and scatter_DD.shape == (mean_D.size, mean_D.size)
-            and mean_D.dtype == scatter_DD.dtype == np.float64
-            and bool(np.isfinite(mean_D).all() and np.isfinite(scatter_DD).all() and count[0] >= 0)
-        )
-        if not well_formed:
-            raise DataError(f"{path} holds damaged feature statistics; delete it")
-        moments = cls(mean_D.size)
-        moments.count, moments.mean_D, moments.scatter_DD = int(count[0]), mean_D, scatter_DD
-        return moments
-
     def _join(self, count: int, mean_D: NDArray[np.float64], scatter_DD: NDArray[np.float64]) -> None:
         total = self.count + count
         apart_D = mean_D - self.mean_D
@@ -150,27 +92,3 @@ class Moments:
             self.scatter_DD += np.outer(apart_D, apart_D * (self.count * count / total))
         self.mean_D += apart_D * (count / total)
         self.count = total
-
-
-def merged(parts: Iterable[Moments]) -> Moments:
-    """Returns the statistics of all samples of several sets, which stay as they are.
-
-    Raises:
-        ValueError: There is no set, or their dimensions differ.
-    """
-    whole: Moments | None = None
-    for part in parts:
-        whole = whole or Moments(part.dimensions)
-        whole.merge(part)
-    if whole is None:
-        raise ValueError("there is nothing to merge")
-    return whole
-
-
-def group_of(name: str, groups: int) -> int:
-    """Returns the group 0..G-1 of everything that comes from one operation, by its name alone.
-
-    Clips of one operation resemble each other, so they are resampled together (see `frechet.bootstrap`);
-    and a name's group is the same in every run, order and process.
-    """
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % groups

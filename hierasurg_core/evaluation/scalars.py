@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core.evaluation.distances import FROZEN, MODEL, REAL, RoleValue, place_between
+from hierasurg_core.evaluation.distances import FROZEN, MODEL, REAL, VAE, RoleValue, place_between
+from hierasurg_core.evaluation.intervals import ratio_interval
 from hierasurg_core.evaluation.recordings import Labels, phase_name, triplet_name
-
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,26 +45,23 @@ def mean_of(values: ClipValues, *, replicates: int, seed: int) -> RoleValue | No
     if not known_N.any():
         return None
     value_N = values.value_N[known_N]
-    names = np.array(list(values.operations), dtype=object)[known_N]
-    if len(set(names)) < 2:
-        names = np.arange(len(value_N))
-    _, group_N = np.unique(names.astype(str), return_inverse=True)
-    sums_G, counts_G = np.bincount(group_N, value_N), np.bincount(group_N)
-    interval = None
-    if replicates and len(sums_G) > 1:
-        random = np.random.default_rng(seed)
-        times_RG = random.multinomial(len(sums_G), np.full(len(sums_G), 1 / len(sums_G)), size=replicates)
-        means_R = (times_RG @ sums_G) / (times_RG @ counts_G)
-        low, high = np.quantile(means_R, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-        interval = float(low), float(high)
+    operations = [name for name, known in zip(values.operations, known_N, strict=True) if known]
+    ones_N = np.ones(len(value_N))
+    interval = ratio_interval(value_N, ones_N, operations, replicates=replicates, seed=seed)
     return RoleValue(float(value_N.mean()), interval, len(value_N))
 
 
-def place_of(values: Mapping[str, RoleValue]) -> float | None:
-    """Returns the model's place between the real clips and the frozen first frame."""
-    if not {REAL, FROZEN, MODEL} <= set(values):
-        return None
-    return place_between(values[REAL].value, values[FROZEN].value, values[MODEL].value)
+def places_of(values: Mapping[str, RoleValue], *, better: str) -> dict[str, float]:
+    """Returns the places of model and VAE between the real clips and the frozen first frame."""
+    if not {REAL, FROZEN} <= set(values):
+        return {}
+    ends = values[REAL].value, values[FROZEN].value
+    found = {
+        role: place_between(*ends, values[role].value, better=better)
+        for role in (VAE, MODEL)
+        if role in values
+    }
+    return {role: place for role, place in found.items() if place is not None}
 
 
 def by_label(values: ClipValues, name_of: Callable[[Labels], str | None]) -> dict[str, tuple[float, int]]:

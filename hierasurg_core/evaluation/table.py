@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hierasurg_core.evaluation.distances import MODEL, Distances, RoleValue
-from hierasurg_core.evaluation.scalars import ClipValues, by_phase, by_triplet, mean_of, place_of
+from hierasurg_core.evaluation.distances import MODEL, VAE, Distances, RoleValue
+from hierasurg_core.evaluation.scalars import ClipValues, by_phase, by_triplet, mean_of, places_of
 
 ROLES = ("real", "vae", "frozen", "model")
 _DIGITS = 10
@@ -40,6 +40,7 @@ class Table:
             "per_second": {},
         }
         self.of_clips: dict[str, dict[str, float]] = {}
+        self.warnings: list[str] = []
         self._replicates, self._seed = replicates, seed
 
     def leave_out(self, names: str | tuple[str, ...], why: str) -> None:
@@ -57,7 +58,7 @@ class Table:
         unit: str = "",
         mini: bool = False,
         extractor: str | None = None,
-        place: float | None = None,
+        places: Mapping[str, float] | None = None,
         note: str | None = None,
     ) -> None:
         """Adds a metric; one without the model's value is left out."""
@@ -72,7 +73,7 @@ class Table:
             "mini": mini,
             "extractor": extractor,
             "values": {role: _plain(finite[role]) for role in ROLES if role in finite},
-            "place": None if place is None or not math.isfinite(place) else _rounded(place),
+            **{key: _place(places or {}, role) for key, role in (("place", MODEL), ("vae_place", VAE))},
             "note": note,
         }
 
@@ -88,10 +89,13 @@ class Table:
             better="lower",
             mini=mini,
             extractor=extractor,
-            place=found.place,
+            places=found.places,
             note="; ".join(notes) or None,
         )
-        if found.against_samples and name in self.metrics:
+        if name not in self.metrics:
+            return
+        self.warnings += [f"{title}: {warning}" for warning in found.warnings]
+        if found.against_samples:
             self.plots["against_samples"][name] = _curve(found.against_samples)
 
     def add_means(
@@ -113,7 +117,7 @@ class Table:
             for role, clips in values.items()
             if (mean := mean_of(clips, replicates=self._replicates, seed=self._seed)) is not None
         }
-        place = place_of(means) if has_place else None
+        places = places_of(means, better=better) if has_place else {}
         self.add(
             name,
             title,
@@ -122,7 +126,7 @@ class Table:
             unit=unit,
             mini=mini,
             extractor=extractor,
-            place=place,
+            places=places,
             note=note,
         )
         if name not in self.metrics:
@@ -147,6 +151,11 @@ class Table:
 def _plain(value: RoleValue) -> dict[str, Any]:
     interval = None if value.interval is None else [_rounded(end) for end in value.interval]
     return {"value": _rounded(value.value), "interval": interval, "count": value.count}
+
+
+def _place(places: Mapping[str, float], role: str) -> float | None:
+    place = places.get(role)
+    return None if place is None or not math.isfinite(place) else _rounded(place)
 
 
 def _curve(points: tuple[tuple[float, float], ...]) -> list[list[float]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hierasurg_core.evaluation.agreement import compare_maps
-from hierasurg_core.evaluation.frechet import frechet_distance
+from hierasurg_core.evaluation.frechet import frechet_distance, frechet_slopes
 from hierasurg_core.evaluation.kernel import kernel_distance
 from hierasurg_core.evaluation.moments import Moments
 from hierasurg_core.evaluation.pairs import psnr_F, ssim_F, warp_error
@@ -31,6 +31,9 @@ def main() -> None:
         timed(f"moments of 4000 x {dimensions} ({what})", lambda a=a, x=features_ND: a.update(x))
         b.update(features_ND + random.normal(size=features_ND.shape))
         timed(f"Frechet distance in {dimensions} dimensions", lambda a=a, b=b: frechet_distance(a, b))
+        slopes = frechet_slopes(a, b)[1:]
+        timed("the same with slopes, for an interval", lambda a=a, b=b: frechet_slopes(a, b))
+        timed("slopes of both sides' samples", lambda s=slopes, x=features_ND: [one.of(x) for one in s])
     features_ND = random.normal(size=(4000, 400)).astype(np.float32)
     timed(
         "kernel distance, 10 of 100 subsets of 1000 x 400",

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +80,11 @@ def test_samples_against_videos(folder: Path, call: Call):
     ]
     assert result["clips"] == {"generated": COUNT, "real": COUNT}
     assert set(result["metrics"]) >= {"fvd-mini", "fid-mini", "psnr", "first-frame-ssim", "warp-error"}
-    assert list(result["metrics"]["fvd-mini"]) == ["value", "better", "mini", "place", "baselines"]
+    assert list(result["metrics"]["fvd-mini"]) == [
+        *("value", "interval", "better", "mini", "place", "baselines")
+    ]
+    low, high = result["metrics"]["fvd-mini"]["interval"]
+    assert low <= result["metrics"]["fvd-mini"]["value"] <= high
     assert set(result["metrics"]["fvd-mini"]["baselines"]) == {"frozen", "real"}
     assert result["measured_units"] == 2
     assert sorted(path.name for path in Path("report").iterdir()) == [
@@ -111,6 +118,54 @@ def test_the_table_names_metrics_and_what_is_left_out(folder: Path, call: Call):
     assert "left out: fvd, kvd, kvd-gaussian: no i3d_torchscript.pt" in out
     assert f"{COUNT} generated and {COUNT} real clips in" in out
     assert out.rstrip().endswith("report/report.html")
+
+
+# Several processes, and one that is killed
+
+
+def started(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    line = [sys.executable, "-m", "hierasurg_cli", *LINE, "--json", *arguments]
+    return subprocess.Popen(line, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_plain(report: Path) -> dict[str, Any]:
+    """A report without its times."""
+    return {key: value for key, value in json.loads(report.read_text()).items() if key != "timing"}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_report_of_one(folder: Path):
+    (folder / "hierasurg.yaml").unlink()
+    for out, more in (("one", ()), ("two", ("--gpus", "2"))):
+        process = started("samples", "--real", "real", "-o", out, *more, cwd=folder)
+        printed, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert json.loads(printed)["clips"] == {"generated": COUNT, "real": COUNT}
+    assert read_plain(folder / "two" / "report.json") == read_plain(folder / "one" / "report.json")
+    assert leftovers(folder) == []
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call):
+    """Three units a side; the process dies (no clean-up at all) once it has kept something."""
+    monkeypatch.chdir(tmp_path)
+    write_softer_sides(tmp_path, 40, FRAMES, SIZE_HW)
+    process = started("samples", "--real", "real", cwd=tmp_path)
+    while not list(Path("report").rglob("cache/*/*.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert not Path("report/report.json").exists()
+    rest = said(call, "samples", "--real", "real")
+    whole = said(call, "samples", "--real", "real", "-o", "whole")
+    assert 0 < rest["measured_units"] <= whole["measured_units"] == 6
+    assert rest["metrics"] == whole["metrics"]
+    again = said(call, "samples", "--real", "real")
+    assert again["measured_units"] == 0
+    kept = {path.name for path in Path("report/cache").rglob("*.safetensors")}
+    assert kept == {path.name for path in Path("whole/cache").rglob("*.safetensors")}
 
 
 # Bad input

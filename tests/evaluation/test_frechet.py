@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from hierasurg_core.errors import DataError
-from hierasurg_core.evaluation.frechet import bootstrap, frechet_distance
+from hierasurg_core.evaluation.frechet import frechet_distance, frechet_slopes
 from hierasurg_core.evaluation.moments import Moments
 
 
@@ -103,28 +103,40 @@ def test_too_few_samples_are_refused():
         frechet_distance(moments_of(np.zeros((5, 2))), moments_of(np.zeros((5, 3))))
 
 
-def grouped(features_ND, groups: int = 10) -> list[Moments]:
-    return [moments_of(features_ND[index::groups]) for index in range(groups)]
+def weighed(features_ND, weight_N, ddof: int) -> Moments:
+    """Moments of samples that count more or less than once."""
+    moments = Moments(features_ND.shape[1])
+    share_N = weight_N / weight_N.sum()
+    moments.count, moments.mean_D = len(features_ND), share_N @ features_ND
+    apart_ND = features_ND - moments.mean_D
+    moments.scatter_DD = len(features_ND) * apart_ND.T @ (share_N[:, None] * apart_ND)
+    return moments
 
 
-def test_the_interval_holds_the_distance_and_shrinks_with_the_samples():
-    random = np.random.default_rng(6)
-    few = [random.normal(size=(100, 3)), random.normal(size=(100, 3)) + 0.5]
-    many = [random.normal(size=(10000, 3)), random.normal(size=(10000, 3)) + 0.5]
-    wide = bootstrap(grouped(few[0]), grouped(few[1]), seed=1)
-    narrow = bootstrap(grouped(many[0]), [*grouped(many[1]), Moments(3)], seed=1)
-    distance = frechet_distance(moments_of(many[0]), moments_of(many[1])).value
-    assert narrow.low < distance < narrow.high
-    assert narrow.low < 0.75 < narrow.high  # 3 x 0.5^2
-    assert 0 <= wide.low < wide.high
-    assert narrow.high - narrow.low < 0.3 * (wide.high - wide.low)
-    assert narrow.groups == (10, 10)
-    assert bootstrap(grouped(few[0]), grouped(few[1]), seed=1) == wide
+@pytest.mark.parametrize("ddof", [0, 1])
+@pytest.mark.parametrize(("counts", "dimensions"), [((40, 50), 6), ((9, 12), 20), ((9, 60), 20)])
+def test_slopes_are_the_derivatives_by_the_weights(counts: tuple[int, int], dimensions: int, ddof: int):
+    """Against differences of distances, with full and with singular covariances."""
+    random = np.random.default_rng(dimensions)
+    sides = [random.normal(0.4 * index, 1 + index, (counts[index], dimensions)) for index in (0, 1)]
+    whole = [moments_of(side) for side in sides]
+    found, *slopes = frechet_slopes(*whole, ddof=ddof)
+    assert found.value == pytest.approx(frechet_distance(*whole, ddof=ddof).value, rel=1e-12)
+    assert found.notes == frechet_distance(*whole, ddof=ddof).notes
+    for index, slope in enumerate(slopes):
+        way_N = random.normal(size=counts[index])
+        way_N -= way_N.mean()
+        ends = []
+        for step in (1e-4, -1e-4):
+            pair = list(whole)
+            pair[index] = weighed(sides[index], 1 + step * way_N, ddof)
+            ends.append(frechet_distance(*pair, ddof=ddof).value)
+        expected = (ends[0] - ends[1]) / 2e-4
+        assert slope.of(sides[index]) @ way_N == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_interval_needs_groups():
-    groups = grouped(np.random.default_rng(7).normal(size=(20, 2)), 2)
-    with pytest.raises(DataError, match="two groups of samples, not 1"):
-        bootstrap(groups, [groups[0], Moments(2)])
-    with pytest.raises(ValueError, match="level 2"):
-        bootstrap(groups, groups, level=2)
+def test_slopes_of_constant_features_are_those_of_the_means():
+    a, b = moments_of(np.zeros((5, 3))), moments_of(np.ones((5, 3)))
+    found, of_a, _ = frechet_slopes(a, b)
+    assert found.value == 3
+    assert of_a.of(np.full((1, 3), 0.5)).tolist() == [(2 * -1.5 + 0.75 * 5 / 4) / 5]

@@ -187,10 +187,10 @@ def dot_plot(
 def place_bar(metric: Metric) -> Markup | None:
     """Draws where the model stands between real against real (left end) and the frozen frame (right end).
 
-    The ring is the VAE's reconstruction, the line the model's interval; what lies beyond is held at the
-    edge, as an arrow. None where there is no place.
+    The ring is the VAE's reconstruction, the line the model's interval around its place; what lies beyond is
+    held at the edge, as an arrow. None where there is no place.
     """
-    if metric.place is None or not wording.has_way(metric):
+    if metric.place is None:
         return None
     across = Scale(-_BEYOND, 1 + _BEYOND, 2, _BAR_WIDTH - 2)
     middle = _BAR_HEIGHT / 2
@@ -199,15 +199,18 @@ def place_bar(metric: Metric) -> Markup | None:
         _segment("end", across(0), middle - 7, across(0), middle + 7),
         _segment("end", across(1), middle - 7, across(1), middle + 7),
     ]
-    model = metric.values["model"]
-    if model.interval is not None:
-        ends = [wording.place_of(metric, end) for end in model.interval]
-        low, high = (_held(end, across) for end in sorted(end for end in ends if end is not None))
+    model, way = metric.values["model"], 0.0
+    if {"real", "frozen"} <= set(metric.values):
+        way = metric.values["frozen"].value - metric.values["real"].value
+    if model.interval is not None and way:
+        ends = sorted(metric.place + (end - model.value) / way for end in model.interval)
+        low, high = (_held(end, across) for end in ends)
         parts.append(_segment("whisker model", low, middle, high, middle))
-    vae = wording.place_of(metric, metric.values["vae"].value) if "vae" in metric.values else None
-    if vae is not None:
+    if metric.vae_place is not None and "vae" in metric.values:
         said = f"VAE reconstruction: {wording.number(metric.values['vae'].value)}"
-        ring = element("circle", _title(said), cx=_held(vae, across), cy=middle, r=4, class_="ring vae")
+        ring = element(
+            "circle", _title(said), cx=_held(metric.vae_place, across), cy=middle, r=4, class_="ring vae"
+        )
         parts.append(ring)
     said = f"Model: {wording.number(model.value)}, {wording.place(metric)}"
     if -_BEYOND <= metric.place <= 1 + _BEYOND:

@@ -12,7 +12,8 @@ names the file and the place.
     models      {role: {name, digest}}: the networks that measured
     metrics     {metric: {title, unit, better: "lower" or "higher", mini, extractor or null,
                 values: {"real", "vae", "frozen", "model": {value, interval: [low, high] or null, count}},
-                place or null, note or null}}; each baseline may be missing
+                place or null, vae_place or null, note or null}}; each baseline may be missing, and
+                vae_place
     left_out    [{metric, why}]
     plots       {against_samples: {metric: [[samples, value], ...]},
                 per_phase and per_triplet: {metric: {name: {value, count}}},
@@ -108,6 +109,7 @@ class Metric:
         values: By role, in the order of `ROLES`; "model" is always there.
         place: 0 where the model is as good as real against real, 1 as the frozen first frame.
         note: What a reader has to know about it.
+        vae_place: The place of the VAE's reconstruction.
     """
 
     title: str
@@ -118,6 +120,7 @@ class Metric:
     values: Mapping[str, Value]
     place: float | None
     note: str | None
+    vae_place: float | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +279,7 @@ def _metric(at: Place) -> Metric:
         values={role: _value(values.get(role)) for role in ROLES if values.find(role) is not None},
         place=optional(at.find("place"), Place.number),
         note=optional(at.find("note"), Place.text),
+        vae_place=optional(at.find("vae_place"), Place.number),
     )
 
 

@@ -63,10 +63,8 @@ def place(metric: Metric) -> str:
     """
     if "real" not in metric.values or "frozen" not in metric.values:
         return "no place: it needs both baselines"
-    if not has_way(metric):
-        return "no place: the frozen frame is no worse than real against real"
     if metric.place is None:
-        return "no place was given"
+        return "no place was given" if _has_way(metric) else "no place: real is no better than frozen"
     if metric.place < 0:
         return f"{-metric.place:.0%} beyond real against real".replace("%", " %")
     if metric.place > 1:
@@ -74,20 +72,10 @@ def place(metric: Metric) -> str:
     return f"{metric.place:.0%} of the way from real to frozen".replace("%", " %")
 
 
-def has_way(metric: Metric) -> bool:
+def _has_way(metric: Metric) -> bool:
     """Whether the frozen frame is worse than real against real, so that there is a way between them."""
-    if "real" not in metric.values or "frozen" not in metric.values:
-        return False
     floor, trivial = metric.values["real"].value, metric.values["frozen"].value
     return trivial > floor if metric.better == "lower" else trivial < floor
-
-
-def place_of(metric: Metric, value: float) -> float | None:
-    """Returns the place of any value on the metric's way from real (0) to frozen (1)."""
-    if "real" not in metric.values or "frozen" not in metric.values:
-        return None
-    floor, trivial = metric.values["real"].value, metric.values["frozen"].value
-    return None if floor == trivial else (value - floor) / (trivial - floor)
 
 
 def side(value: Side) -> str:

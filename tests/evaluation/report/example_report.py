@@ -201,6 +201,8 @@ def metric(title: str, better: str, values: dict[str, Any], **more: Any) -> dict
         floor, trivial = values["real"]["value"], values["frozen"]["value"]
         worse = trivial > floor if better == "lower" else trivial < floor
         place = (values["model"]["value"] - floor) / (trivial - floor) if worse else None
+        if worse and "vae" in values:
+            more["vae_place"] = (values["vae"]["value"] - floor) / (trivial - floor)
     plain = {"unit": "", "mini": False, "extractor": None, "note": None}
     return {**plain, "title": title, "better": better, "values": values, "place": place, **more}
 

@@ -28,7 +28,9 @@ def metric(place: float | None, model: float = 4.0, better: str = "lower") -> Me
         "frozen": Value(12.0, None, 8),
         "model": Value(model, (model - 1, model + 1), 8),
     }
-    return Metric("FVD", "", "lower" if better == "lower" else "higher", False, None, values, place, None)
+    return Metric(
+        "FVD", "", "lower" if better == "lower" else "higher", False, None, values, place, None, 0.1
+    )
 
 
 def marks(svg: Markup, look: str) -> list[ET.Element]:
@@ -129,15 +131,19 @@ def test_there_is_no_bar_without_a_place():
     assert wording.place(alone) == "no place: it needs both baselines"
 
 
-@pytest.mark.parametrize("better", ["lower", "higher"])
-def test_there_is_no_bar_where_the_frozen_frame_is_no_worse_than_real(better: str):
-    one = metric(0.5, better=better)
-    bar = place_bar(one)
-    if better == "lower":
-        assert bar is not None
-    else:
-        assert bar is None
-        assert wording.place(one) == "no place: the frozen frame is no worse than real against real"
+def test_there_is_no_place_where_real_is_no_better_than_frozen():
+    assert place_bar(metric(None, better="higher")) is None
+    assert wording.place(metric(None, better="higher")) == "no place: real is no better than frozen"
+
+
+def test_the_whisker_is_laid_around_the_dot():
+    """The place of equal counts is not the table's, but one unit of the metric is as long."""
+    bar = place_bar(metric(0.5))
+    assert bar is not None
+    ends = [float(end.get("x1", "")) for end in marks(bar, "end")]
+    (whisker,) = marks(bar, "whisker")
+    share = [(float(whisker.get(end, "")) - ends[0]) / (ends[1] - ends[0]) for end in ("x1", "x2")]
+    assert share == pytest.approx([0.4, 0.6], abs=1e-3)
 
 
 def test_long_ticks_stay_inside():

@@ -56,12 +56,6 @@ def test_the_way_from_real_to_frozen(example: Path, place: float | None, bar: st
     assert way(replace(metric, place=place)) == bar
 
 
-def test_there_is_no_way_where_the_frozen_frame_is_no_worse_than_real(example: Path):
-    metric = read_report(example).metrics["fvd-mini"]
-    values = {**metric.values, "frozen": metric.values["real"]}
-    assert way(replace(metric, place=0.5, values=values)) == ""
-
-
 def test_numbers_are_never_cut_on_a_narrow_terminal(example: Path):
     report = read_report(example)
     text = drawn(table(report), width=90)
