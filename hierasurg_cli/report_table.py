@@ -12,13 +12,14 @@ from hierasurg_core.evaluation.report.compare import Comparison, Difference, rel
 from hierasurg_core.evaluation.report.schema import ROLES, Metric, Report
 
 _MOST = 9.99  # a place beyond is not worth its digits
+_LEAST = 11  # columns of a metric's name, which wraps
 _WAY = 8  # columns of the bar between floor and trivial
 _STYLES = {"real": "", "vae": "", "frozen": "", "model": "bold cyan"}
 _SHORT = {"real": "real", "vae": "VAE", "frozen": "frozen", "model": "model"}
 
 
 def table(report: Report) -> Table:
-    """Returns the metrics with their baselines, the model's interval and its place.
+    """Returns the metrics with their baselines, the model's with its interval, and its place.
 
     The bar goes from real against real at the left to the frozen first frame at the right; a mark beyond
     an end is an arrow. Notes stand below; what was left out is not part of the table.
@@ -30,17 +31,15 @@ def table(report: Report) -> Table:
         caption=Text("\n".join(report.notes)),
         caption_justify="left",
     )
-    drawn.add_column("metric")
+    drawn.add_column("metric", min_width=_LEAST)
     roles = [role for role in ROLES if any(role in metric.values for metric in report.metrics.values())]
     for role in roles:
-        drawn.add_column(_SHORT[role], justify="right", no_wrap=True, style=_STYLES[role])
-    drawn.add_column("interval", justify="right")
+        drawn.add_column(_SHORT[role], justify="right", no_wrap=role != "model", style=_STYLES[role])
     drawn.add_column("real to frozen", no_wrap=True)
     for metric in report.metrics.values():
         drawn.add_row(
             _name(metric),
-            *(_value(metric, role) for role in roles),
-            Text(wording.interval(metric.values["model"]) or ""),
+            *(_both(metric) if role == "model" else _value(metric, role) for role in roles),
             Text(way(metric)),
         )
     return drawn

@@ -132,6 +132,11 @@ def unit_key(tasks: Sequence[Task], role: Role, measurer: Measurer) -> str:
     return f"{_digest(tasks)} {role.name} {role.key} {measurer.key}"
 
 
+def _unit(work: Work, tasks: Sequence[Task]) -> str:
+    """Tells a unit from those of other roles of the same clips."""
+    return " ".join((_digest(tasks), *(role.name for role in work.roles)))
+
+
 def _digest(tasks: Sequence[Task]) -> str:
     return hashlib.sha256("\n".join(task.digest for task in tasks).encode()).hexdigest()
 
@@ -162,7 +167,7 @@ def collect(
     progress.start("measure clips", sum(len(work.tasks) for work in works), "clips")
     for work, tasks in units:
         wanted = missing(work, tasks)
-        if wanted and runtime.claim(_digest(tasks)):
+        if wanted and runtime.claim(_unit(work, tasks)):
             try:
                 with _exact_convolutions():
                     _measure(tasks, wanted, store, batch, failed)
@@ -170,11 +175,14 @@ def collect(
                 raise ResourceError(
                     f"the GPU's memory is too small to measure {batch} clips at once: give a smaller --batch"
                 ) from error
-            runtime.tell_done(_digest(tasks))
+            runtime.tell_done(_unit(work, tasks))
             measured += 1
         progress.advance(len(tasks))
     if runtime.rank() == 0:
-        runtime.wait_for_units(_digest(tasks) for work, tasks in units if missing(work, tasks))
+        runtime.wait_for_units(_unit(work, tasks) for work, tasks in units if missing(work, tasks))
+        for work, tasks in units:  # where another process gave up, it is learnt here why
+            with _exact_convolutions():
+                _measure(tasks, missing(work, tasks), store, batch, failed)
     return Collected(failed, measured)
 
 
@@ -185,6 +193,13 @@ def _measure(
     batch: int,
     failed: dict[str, str],
 ) -> None:
+    missing = [
+        (role, measurer)
+        for role, measurer in missing
+        if role.name not in failed and measurer.role not in failed
+    ]
+    if not missing:
+        return
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         read = dict(enumerate(pool.map(_read, tasks)))
     why = {place: found for place, found in read.items() if isinstance(found, str)}
@@ -192,8 +207,6 @@ def _measure(
     for role, pairs in itertools.groupby(missing, key=lambda pair: pair[0]):
         measurers = [measurer for _, measurer in pairs if measurer.role not in failed]
         if not measurers:
-            continue
-        if role.name in failed:
             continue
         try:
             changed = {place: _changed(clip, role) for place, clip in clips.items()}

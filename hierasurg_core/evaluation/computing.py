@@ -302,7 +302,8 @@ def adherence(numbers: Numbers, measurer: Measurer, table: Table, *, mini: bool)
             better="higher",
             mini=mini,
             extractor=measurer.name,
-            note="entities of the first map, followed by SAM 2, against the asked maps; not the first frame",
+            note="entities of the first map, followed by SAM 2, against the maps that each clip was "
+            "to follow (the real clips' are the data set's); not the first frame",
         )
 
 

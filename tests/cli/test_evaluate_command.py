@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from evaluation.phantom_sides import softer, write_softer_sides
 
+import hierasurg_core
 from hierasurg_cli.app import run
 from hierasurg_core.evaluation.report.schema import read_report
 from hierasurg_core.phantom.measure import uint8_video
 from hierasurg_core.video import read_video, write_mp4, write_png
 
 COUNT, FRAMES, SIZE_HW = 4, 6, (32, 48)
+MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
 LINE = ("evaluate", "--quiet", "--device", "cpu", "--vae", "none", "--replicates", "4", "--set", "wall=1")
 
 
@@ -137,12 +139,21 @@ def read_plain(report: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_two_processes_give_the_report_of_one(folder: Path):
     (folder / "hierasurg.yaml").unlink()
-    for out, more in (("one", ()), ("two", ("--gpus", "2"))):
-        process = started("samples", "--real", "real", "-o", out, *more, cwd=folder)
-        printed, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        assert json.loads(printed)["clips"] == {"generated": COUNT, "real": COUNT}
-    assert read_plain(folder / "two" / "report.json") == read_plain(folder / "one" / "report.json")
+    shutil.copytree(MINI, folder / "damaged")
+    for weights in (folder / "damaged" / "vae").glob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:1000])
+    for vae in ("mini", "damaged"):
+        for out, more in (("one", ()), ("two", ("--gpus", "2"))):
+            line = ("samples", "--real", "real", "-o", f"{out} {vae}", "--vae", vae, *more)
+            process = started(*line, cwd=folder)
+            printed, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            result = json.loads(printed)
+            assert result["clips"] == {"generated": COUNT, "real": COUNT}
+            assert ("vae" in result["metrics"]["fvd-mini"]["baselines"]) == (vae == "mini")
+            assert ("vae baseline" in [left["metric"] for left in result["left_out"]]) == (vae == "damaged")
+        one, two = (read_plain(folder / f"{out} {vae}" / "report.json") for out in ("one", "two"))
+        assert one == two
     assert leftovers(folder) == []
 
 

@@ -199,10 +199,8 @@ def place_bar(metric: Metric) -> Markup | None:
         _segment("end", across(0), middle - 7, across(0), middle + 7),
         _segment("end", across(1), middle - 7, across(1), middle + 7),
     ]
-    model, way = metric.values["model"], 0.0
-    if {"real", "frozen"} <= set(metric.values):
-        way = metric.values["frozen"].value - metric.values["real"].value
-    if model.interval is not None and way:
+    model, way = metric.values["model"], wording.way(metric)
+    if model.interval is not None and way is not None:
         ends = sorted(metric.place + (end - model.value) / way for end in model.interval)
         low, high = (_held(end, across) for end in ends)
         parts.append(_segment("whisker model", low, middle, high, middle))

@@ -64,7 +64,7 @@ def place(metric: Metric) -> str:
     if "real" not in metric.values or "frozen" not in metric.values:
         return "no place: it needs both baselines"
     if metric.place is None:
-        return "no place was given" if _has_way(metric) else "no place: real is no better than frozen"
+        return "no place was given" if way(metric) else "no place: real is no better than frozen"
     if metric.place < 0:
         return f"{-metric.place:.0%} beyond real against real".replace("%", " %")
     if metric.place > 1:
@@ -72,10 +72,15 @@ def place(metric: Metric) -> str:
     return f"{metric.place:.0%} of the way from real to frozen".replace("%", " %")
 
 
-def _has_way(metric: Metric) -> bool:
-    """Whether the frozen frame is worse than real against real, so that there is a way between them."""
-    floor, trivial = metric.values["real"].value, metric.values["frozen"].value
-    return trivial > floor if metric.better == "lower" else trivial < floor
+def way(metric: Metric) -> float | None:
+    """Returns how far the frozen frame is from real against real; None where it is no worse.
+
+    None, too, where one is missing. Places are of equal counts, so that a metric may have a place and no way.
+    """
+    if "real" not in metric.values or "frozen" not in metric.values:
+        return None
+    length = metric.values["frozen"].value - metric.values["real"].value
+    return length if (length > 0 if metric.better == "lower" else length < 0) else None
 
 
 def side(value: Side) -> str:

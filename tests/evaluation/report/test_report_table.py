@@ -58,10 +58,12 @@ def test_the_way_from_real_to_frozen(example: Path, place: float | None, bar: st
 
 def test_numbers_are_never_cut_on_a_narrow_terminal(example: Path):
     report = read_report(example)
-    text = drawn(table(report), width=90)
+    text = drawn(table(report), width=80)
     for metric in report.metrics.values():
         for value in metric.values.values():
             assert wording.number(value.value) in text
+        assert way(metric) in text
+        assert metric.title.split()[0] in text
     assert "…" not in text
 
 
