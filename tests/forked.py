@@ -52,12 +52,19 @@ def start(work: Callable[..., object], *arguments: object) -> tuple[BaseProcess,
     return process, numbers()
 
 
-def run_ranks(count: int, work: Callable[..., object], *arguments: object) -> None:
-    """Runs `work(*arguments)` in so many processes of one process group, each with one thread."""
+def start_ranks(
+    count: int, work: Callable[..., object], *arguments: object
+) -> list[tuple[BaseProcess, Iterator[int]]]:
+    """Runs `work(tell, *arguments)` in so many processes of one process group, each with one thread."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
-    ranks = [start(_as_rank, rank, count, port, work, arguments)[0] for rank in range(count)]
+    return [start(_as_rank, rank, count, port, work, arguments) for rank in range(count)]
+
+
+def run_ranks(count: int, work: Callable[..., object], *arguments: object) -> None:
+    """Runs `work(*arguments)` in the ranks of one process group, to its end."""
+    ranks = [process for process, _ in start_ranks(count, _untold, work, *arguments)]
     for rank in ranks:
         rank.join(_SECONDS)
     ended = [rank.exitcode for rank in ranks]
@@ -66,10 +73,14 @@ def run_ranks(count: int, work: Callable[..., object], *arguments: object) -> No
     assert ended == [0] * count, "what they said is above"
 
 
+def _untold(_: Tell, work: Callable[..., object], *arguments: object) -> None:
+    work(*arguments)
+
+
 def _as_rank(
     tell: Tell, rank: int, count: int, port: int, work: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
     named = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in named.items()}, MASTER_ADDR="localhost")
     torch.set_num_threads(1)
-    work(*arguments)
+    work(tell, *arguments)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from hierasurg_core.errors import DataError
 from hierasurg_core.evaluation.frechet import FrechetSlope, frechet_distance, frechet_slopes
 from hierasurg_core.evaluation.intervals import Slopes, drawn_names, linear_interval
-from hierasurg_core.evaluation.kernel import KernelName, kernel_distance, median_bandwidth
+from hierasurg_core.evaluation.kernel import KernelDistance, KernelName, kernel_distance, median_bandwidth
 from hierasurg_core.evaluation.moments import Moments
 
 REAL, VAE, FROZEN, MODEL = "real", "vae", "frozen", "model"
@@ -129,32 +129,30 @@ def frechet_of_roles(sets: Mapping[str, FeatureSet], *, ddof: int, replicates: i
     """
     real = sets[REAL]
     _expect_two(sets)
-    every = np.arange(real.clips)
+    kept: dict[bytes, Moments] = {}  # of the real clips, to which several roles are compared
+
+    def moments(
+        real_clips: NDArray[np.intp], other: FeatureSet, clips: NDArray[np.intp]
+    ) -> tuple[Moments, Moments]:
+        key = real_clips.tobytes()
+        if key not in kept:
+            kept[key] = _moments_of_rows(real, real.rows(real_clips))
+        return kept[key], _moments_of_rows(other, other.rows(clips))
+
     values: dict[str, RoleValue] = {}
     warnings: tuple[str, ...] = ()
-    first, second = halves(real.operations)
-    pairs = {
-        role: (every, sets[role], np.arange(sets[role].clips))
-        for role in (VAE, FROZEN, MODEL)
-        if role in sets
-    }
-    if len(first) > 1 and len(second) > 1:
-        pairs = {REAL: (first, real, second), **pairs}
-    for role, (real_clips, other, clips) in pairs.items():
-        moments = (
-            _moments_of_rows(real, real.rows(real_clips)),
-            _moments_of_rows(other, other.rows(clips)),
-        )
+    for role, (real_clips, other, clips) in _compared(sets).items():
+        both = moments(real_clips, other, clips)
         interval = None
         if replicates:
-            found, *slopes = frechet_slopes(*moments, ddof=ddof)
+            found, *slopes = frechet_slopes(*both, ddof=ddof)
             chosen = zip((real, other), (real_clips, clips), slopes, strict=True)
             sides = [_slopes(features, rows, slope) for features, rows, slope in chosen]
             interval = linear_interval(
                 found.value, sides, replicates=replicates, seed=seed, lowest=0.0, squared=True
             )
         else:
-            found = frechet_distance(*moments, ddof=ddof)
+            found = frechet_distance(*both, ddof=ddof)
         values[role] = RoleValue(found.value, interval, len(clips))
         warnings = found.notes  # the model's at the end
     if REAL in values:
@@ -165,13 +163,9 @@ def frechet_of_roles(sets: Mapping[str, FeatureSet], *, ddof: int, replicates: i
     else:
         note = f"{real.clips} real clips are too few for real against real: two halves of two are needed"
 
-    def of_halves(real_clips: NDArray[np.intp], other: FeatureSet, clips: NDArray[np.intp]) -> float:
-        base, judged = real.rows(real_clips), other.rows(clips)
-        pair = _moments_of_rows(real, base), _moments_of_rows(other, judged)
-        return frechet_distance(*pair, ddof=ddof).value
-
     curve = _curve(sets, seed, lambda a, b: frechet_distance(a, b, ddof=ddof).value)
-    return Distances(values, _places(sets, seed, of_halves), curve, (note,), warnings)
+    places = _places(sets, seed, lambda *clips: frechet_distance(*moments(*clips), ddof=ddof).value)
+    return Distances(values, places, curve, (note,), warnings)
 
 
 def kernel_of_roles(
@@ -191,12 +185,9 @@ def kernel_of_roles(
     _expect_two(sets)
     real = sets[REAL]
     bandwidth = median_bandwidth(real.features_ND) if kernel == "gaussian" else None
-    every = np.arange(real.clips)
 
-    def distance(
-        real_clips: NDArray[np.intp], other: FeatureSet, clips: NDArray[np.intp]
-    ) -> tuple[RoleValue, tuple[str, ...]]:
-        found = kernel_distance(
+    def distance(real_clips: NDArray[np.intp], other: FeatureSet, clips: NDArray[np.intp]) -> KernelDistance:
+        return kernel_distance(
             real.features_ND,
             other.features_ND,
             kernel=kernel,
@@ -207,6 +198,11 @@ def kernel_of_roles(
             real_rows=real.rows(real_clips),
             generated_rows=other.rows(clips),
         )
+
+    values: dict[str, RoleValue] = {}
+    notes: tuple[str, ...] = ()
+    for role, (real_clips, other, clips) in _compared(sets).items():
+        found = distance(real_clips, other, clips)
         sides = [
             Slopes(slope_N.reshape(-1, features.per_clip).sum(axis=1)[rows], features.drawn(rows))
             for features, rows, slope_N in (
@@ -215,17 +211,9 @@ def kernel_of_roles(
             )
         ]
         interval = linear_interval(found.mean, sides, replicates=replicates, seed=seed)
-        return RoleValue(found.mean, interval, len(clips)), found.notes
-
-    values: dict[str, RoleValue] = {}
-    notes: tuple[str, ...] = ()
-    first, second = halves(real.operations)
-    if len(first) > 1 and len(second) > 1:
-        values[REAL], _ = distance(first, real, second)
-    for role in (VAE, FROZEN, MODEL):
-        if role in sets:
-            values[role], notes = distance(every, sets[role], np.arange(sets[role].clips))
-    places = _places(sets, seed, lambda *clips: distance(*clips)[0].value)
+        values[role] = RoleValue(found.mean, interval, len(clips))
+        notes = found.notes  # the model's at the end
+    places = _places(sets, seed, lambda *clips: distance(*clips).mean)
     return Distances(values, places, (), notes)
 
 
@@ -292,6 +280,18 @@ def _expect_two(sets: Mapping[str, FeatureSet]) -> None:
 def _shuffled(name: str) -> str:
     """An order of names that has nothing to do with the time of their recording."""
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _compared(
+    sets: Mapping[str, FeatureSet],
+) -> dict[str, tuple[NDArray[np.intp], FeatureSet, NDArray[np.intp]]]:
+    """What each role's distance is of: real clips, and clips of a set. The model is the last."""
+    real = sets[REAL]
+    first, second = halves(real.operations)
+    found = {REAL: (first, real, second)} if len(first) > 1 and len(second) > 1 else {}
+    others = {role: sets[role] for role in (VAE, FROZEN, MODEL) if role in sets}
+    every = np.arange(real.clips)
+    return found | {role: (every, other, np.arange(other.clips)) for role, other in others.items()}
 
 
 def _moments_of_rows(features: FeatureSet, rows: NDArray[np.intp]) -> Moments:

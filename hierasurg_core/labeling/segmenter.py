@@ -159,8 +159,9 @@ class Segmenter:
             device: Where to compute.
             dtype: float32, or the half precision that matrix products are computed in; the rest stays
                 float32 as in autocast.
-            compile: Compile image encoder, mask decoder and memory encoder. Memory attention stays as it is:
-                its rotary code is complex, which the compiler does not fuse.
+            compile: Compile image encoder, memory encoder and the mask decoder that follows objects. Memory
+                attention stays as it is: its rotary code is complex, which the compiler does not fuse; so
+                does the decoder of automatic masks, which is one matrix product after another.
             frames_at_once: Of the image encoder.
         """
         module = module.to(device).eval().requires_grad_(False)

@@ -28,6 +28,7 @@ from hierasurg_core.phantom.vae import HELD_OUT_SEED, random_labels
 
 M2V_SEED = HELD_OUT_SEED + 1
 S2M_SEED = HELD_OUT_SEED + 2
+_DRAWN_AT_ONCE = 8
 _OTHERS = 3
 _SEEN_PIXELS = 30
 
@@ -72,30 +73,46 @@ def uint8_video(clips: draw.PhantomClips) -> NDArray[np.uint8]:
     return (clips.video_BFCHW * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
 
 
-def measure_m2v(
-    pipeline: HieraSurgPipeline, clips: int = 64, steps: int | None = None, *, batch: int = 8
-) -> VideoScore:
+@dataclasses.dataclass(frozen=True)
+class HeldOutClip:
+    """A clip that no training has seen, uint8 frames (F, H, W, 3), with what M2V is told of it."""
+
+    video_FHWC: NDArray[np.uint8]
+    maps: PanopticClip
+    phase: int
+    triplet: int
+
+
+@functools.cache
+def held_out_clips(count: int) -> tuple[HeldOutClip, ...]:
+    """The first of the clips that M2V is measured on, drawn once a process."""
+    generator = torch.Generator().manual_seed(M2V_SEED)
+    clips: list[HeldOutClip] = []
+    for start in range(0, count, _DRAWN_AT_ONCE):
+        phases, triplets = random_labels(_DRAWN_AT_ONCE, generator)
+        drawn = draw.draw_clips(phases, triplets, M2V_SEED + start, shuffle_ids=0.5)
+        for index, video_FHWC in enumerate(uint8_video(drawn)):
+            maps = PanopticClip(drawn.map_BFHW[index].numpy(), int(drawn.num_entities_B[index]))
+            clips.append(HeldOutClip(video_FHWC, maps, int(phases[index]), int(triplets[index])))
+    return tuple(clips[:count])
+
+
+def measure_m2v(pipeline: HieraSurgPipeline, clips: int = 64, steps: int | None = None) -> VideoScore:
     """PSNR of videos from true maps of held-out clips.
 
     Args:
         pipeline: With an M2V of the phantom's size.
         clips: How many.
         steps: Sampling steps; None takes the pipeline's own default.
-        batch: Clips drawn at once.
     """
-    generator = torch.Generator().manual_seed(M2V_SEED)
     scores: list[tuple[float, float, float]] = []
-    for start in range(0, clips, batch):
-        phases, triplets = random_labels(batch, generator)
-        drawn = draw.draw_clips(phases, triplets, M2V_SEED + start, shuffle_ids=0.5)
-        truth = uint8_video(drawn)
-        for index in range(min(batch, clips - start)):
-            maps = PanopticClip(drawn.map_BFHW[index].numpy(), int(drawn.num_entities_B[index]))
-            sampling = sampling_of(pipeline, int(phases[index]), int(triplets[index]), start + index, steps)
-            made = pipeline.make_video(truth[index, 0], maps, 1, sampling)
-            frozen = np.broadcast_to(truth[index, :1], truth[index].shape)
-            coded = vae_round_trip(pipeline, truth[index])
-            scores.append(tuple(psnr(x[1:], truth[index, 1:]) for x in (made, frozen, coded)))  # type: ignore[arg-type]
+    for index, clip in enumerate(held_out_clips(clips)):
+        truth_FHWC = clip.video_FHWC
+        sampling = sampling_of(pipeline, clip.phase, clip.triplet, index, steps)
+        made = pipeline.make_video(truth_FHWC[0], clip.maps, 1, sampling)
+        frozen = np.broadcast_to(truth_FHWC[:1], truth_FHWC.shape)
+        coded = vae_round_trip(pipeline, truth_FHWC)
+        scores.append(tuple(psnr(x[1:], truth_FHWC[1:]) for x in (made, frozen, coded)))  # type: ignore[arg-type]
     model_db, frozen_db, vae_db = np.mean(scores, axis=0)
     return VideoScore(len(scores), float(model_db), float(frozen_db), float(vae_db))
 

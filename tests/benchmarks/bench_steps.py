@@ -11,7 +11,6 @@ import tests.benchmarks.without_av  # noqa: F401 - before all that imports PyAV
 # isort: split
 
 import argparse
-import functools
 import json
 import time
 from pathlib import Path
@@ -19,15 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import hierasurg_core
 from hierasurg_core.generation.acceleration import Speed, prepare
 from hierasurg_core.generation.memory import ClipShape
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
-from hierasurg_core.maps import PanopticClip
-from hierasurg_core.phantom import draw, measure
-from hierasurg_core.phantom.vae import random_labels
+from hierasurg_core.phantom import measure
 
 MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
 SIZE_HW = (128, 192)
@@ -40,36 +36,22 @@ WAYS: list[tuple[Any, int, Any]] = [
 ]
 
 
-@functools.cache
-def held_out(clips: int, batch: int) -> list[tuple[NDArray[np.uint8], PanopticClip, int, int]]:
-    """Frames, maps, phase and triplet of the clips that `measure_m2v` takes."""
-    generator = torch.Generator().manual_seed(measure.M2V_SEED)
-    found: list[tuple[NDArray[np.uint8], PanopticClip, int, int]] = []
-    for start in range(0, clips, batch):
-        phases, triplets = random_labels(batch, generator)
-        drawn = draw.draw_clips(phases, triplets, measure.M2V_SEED + start, shuffle_ids=0.5)
-        truth = measure.uint8_video(drawn)
-        for index in range(batch):
-            maps = PanopticClip(drawn.map_BFHW[index].numpy(), int(drawn.num_entities_B[index]))
-            found.append((truth[index], maps, int(phases[index]), int(triplets[index])))
-    return found[:clips]
-
-
 def video_psnr(
     pipeline: HieraSurgPipeline, solver: Any, steps: int | None, asked: Any
 ) -> tuple[float, float]:
     """Mean and standard error over clips, in dB."""
     scores = []
-    wanted = held_out(asked.clips, 8)
-    for start in range(0, len(wanted), asked.batch):
-        some = wanted[start : start + asked.batch]
+    clips = measure.held_out_clips(asked.clips)
+    for start in range(0, len(clips), asked.batch):
+        some = clips[start : start + asked.batch]
         samplings = [
-            measure.sampling_of(pipeline, phase, triplet, start + index, steps, solver)
-            for index, (_, _, phase, triplet) in enumerate(some)
+            measure.sampling_of(pipeline, clip.phase, clip.triplet, start + index, steps, solver)
+            for index, clip in enumerate(some)
         ]
-        firsts, maps = [truth[0] for truth, *_ in some], [clip for _, clip, *_ in some]
+        firsts, maps = [clip.video_FHWC[0] for clip in some], [clip.maps for clip in some]
         made = pipeline.begin_videos(firsts, maps, 1, samplings)()
-        scores += [measure.psnr(video[1:], truth[1:]) for video, (truth, *_) in zip(made, some, strict=True)]
+        pairs = zip(made, some, strict=True)
+        scores += [measure.psnr(video[1:], clip.video_FHWC[1:]) for video, clip in pairs]
     return float(np.mean(scores)), float(np.std(scores) / len(scores) ** 0.5)
 
 

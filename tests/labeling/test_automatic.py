@@ -22,6 +22,17 @@ from hierasurg_core.labeling.segmenter import Segmenter, as_network, build_mini_
 
 CPU = torch.device("cpu")
 
+EVERYTHING = AutomaticThresholds(
+    points_per_side=2,
+    crop_layers=0,
+    predicted_iou=0.0,
+    stability=0.0,
+    refine_above=0.0,
+    refine_area_px=(0, math.inf),
+    refine_duplicates=True,
+    box_nms=1.0,
+)
+
 
 def test_masks_are_those_of_sam2s_own_generator():
     torch.manual_seed(1)
@@ -41,17 +52,13 @@ def test_masks_are_those_of_sam2s_own_generator():
         generator.predictor._bb_feat_sizes = [(64, 64), (32, 32), (16, 16)]
         theirs = generator.generate(frames_FHWC[0])
     segmenter = Segmenter(module, name="mini", digest="random", device=CPU)
-    thresholds = AutomaticThresholds(
+    thresholds = replace(
+        EVERYTHING,
         points_per_side=4,
-        crop_layers=0,
         predicted_iou=0.1,
         stability=0.05,
         stability_offset=0.02,
-        box_nms=1.0,
         min_region_px=0,
-        refine_above=0,
-        refine_area_px=(0, math.inf),
-        refine_duplicates=True,
     )
     ours = segmenter.automatic(segmenter.encode(frames_FHWC), frames_FHWC, thresholds)[0]
     assert len(ours) == len(theirs) > 10
@@ -112,19 +119,9 @@ def test_specks_and_holes_go_and_the_largest_island_stays():
 def test_candidates_no_object_could_come_from_are_not_refined():
     segmenter = Segmenter(build_mini_network(), name="mini", digest="random", device=CPU)
     features = segmenter.encode(np.zeros((1, 24, 36, 3), np.uint8))
-    free = AutomaticThresholds(
-        points_per_side=2,
-        crop_layers=0,
-        predicted_iou=0.0,
-        stability=0.0,
-        refine_above=0.0,
-        refine_area_px=(0, math.inf),
-        refine_duplicates=True,
-        box_nms=1.0,
-    )
-    assert len(segmenter.automatic(features, thresholds=free)[0]) > 4
+    assert len(segmenter.automatic(features, thresholds=EVERYTHING)[0]) > 4
     for other in ({"refine_area_px": (0, 1)}, {"refine_area_px": (480 * 854, math.inf)}):
-        assert len(segmenter.automatic(features, thresholds=replace(free, **other))[0]) == 0
+        assert len(segmenter.automatic(features, thresholds=replace(EVERYTHING, **other))[0]) == 0
 
 
 def test_of_boxes_that_overlap_the_better_one_stays():

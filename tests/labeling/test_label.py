@@ -4,7 +4,6 @@ import json
 import pickle
 import random
 import shutil
-import socket
 import time
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from labeling_program import start_labelling
+from forked import start, start_ranks
+from labeling_program import label_aloud
 from PIL import Image
 from true_segmenter import COLOURS, SIZE_HW, TrueModels, true_map, write_frames
 
@@ -62,8 +62,8 @@ def test_every_clip_has_the_true_maps(form: str, tmp_path: Path) -> None:
     assert (video.frames, video.clips, video.entities) == (90, 75 if form == "pkl" else 0, 4)
     assert not video.skipped
     maps = VideoMaps(tmp_path / "videos" / "video01_masks")
-    for start in range(75):
-        expect_true(maps, start)
+    for second in range(75):
+        expect_true(maps, second)
 
 
 def test_in_pngs_ids_last_for_the_video(tmp_path: Path) -> None:
@@ -244,12 +244,7 @@ def test_processes_share_the_videos(tmp_path: Path) -> None:
     for number in range(1, 7):
         write_frames(videos / f"video0{number}", 16 + number)
     labelled(videos, out=tmp_path / "alone", batch=4)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    config = LabelConfig(videos=videos, out=tmp_path / "shared", batch=4)
-    ranks = [start_labelling(config, **meeting, RANK=str(rank)) for rank in (0, 1)]
+    ranks = start_ranks(2, label_aloud, LabelConfig(videos=videos, out=tmp_path / "shared", batch=4))
     seen = [sum(numbers) for _, numbers in ranks]
     for process, _ in ranks:
         process.join()
@@ -270,7 +265,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_files(form: MapFormat, tmp_pat
     config = LabelConfig(videos=videos, out=tmp_path / "killed", format=form, batch=4)
     kills = 0
     for _ in range(40):
-        process, numbers = start_labelling(config)
+        process, numbers = start(label_aloud, config)
         for _ in islice(numbers, chance.randrange(1, 40)):
             pass
         time.sleep(chance.random() * 0.1)
