@@ -36,7 +36,7 @@ from hierasurg_core.models import (
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
 from hierasurg_core.models.conditioning import map_grid
 from hierasurg_core.models.export import steps_of_both
-from hierasurg_core.phantom.encoded import draw_m2v, draw_s2m
+from hierasurg_core.phantom.encoded import draw_together
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.vae import (
@@ -104,6 +104,7 @@ class Piece:
         batch: Clips a step.
         lr: Peak learning rate.
         clips: Clips drawn and encoded in each session.
+        workers: Processes that draw them; they change no clip.
         ema: Decay of the averaged weights that are bundled.
         start: Folder of a model of the same shape to begin with; "" begins with random weights. A student
             begins with its teacher, "" is OUT/STAGE/transformer.
@@ -119,6 +120,7 @@ class Piece:
     batch: int = 64
     lr: float = 1.2e-3
     clips: int = 16384
+    workers: int = 1
     ema: float = 0.999
     start: str = ""
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -161,7 +163,6 @@ def train_stage(
     done = read_state(present[-1])["step"] if present else 0
     if done >= piece.steps and (run / "train.json").exists():
         return True
-    vae = load_vae(out / "vae", torch.bfloat16 if device.type == "cuda" else torch.float32, device)
     scheduler = CogVideoXDPMScheduler(**SCHEDULER_CONFIG)
     alpha_bar_T = scheduler.alphas_cumprod.to(device)
     torch.manual_seed(seed)
@@ -176,26 +177,24 @@ def train_stage(
         name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
     rank, world_size = runtime.rank(), runtime.world_size()
-    with torch.no_grad():
-        if part == "s2m":
-            clips = draw_s2m(vae, piece.clips, data_seed, device)
-            source = LatentCacheSource(clips, piece.batch, seed=data_seed, rank=rank, world_size=world_size)
-            stage: S2MStage | M2VStage = S2MStage(alpha_bar_T, emphasis=piece.emphasis)
-        else:
-            clips, photos = draw_m2v(vae, piece.clips, data_seed, device)
-            source = LatentCacheSource(
-                clips,
-                piece.batch,
-                seed=data_seed,
-                first_frames_NKCHW=photos,
-                rank=rank,
-                world_size=world_size,
-            )
-            stage = M2VStage(alpha_bar_T, hierarchical=True)
+    clips, photos = draw_together(part, out / "vae", piece.clips, data_seed, device, piece.workers)
+    source = LatentCacheSource(
+        clips, piece.batch, seed=data_seed, first_frames_NKCHW=photos, rank=rank, world_size=world_size
+    )
+    stage: S2MStage | M2VStage = (
+        S2MStage(alpha_bar_T, emphasis=piece.emphasis)
+        if part == "s2m"
+        else M2VStage(alpha_bar_T, hierarchical=True)
+    )
     distilled: DistilledStage | None = None
     if is_student:
         as_student(model, piece.grid)
-        teacher = load_teacher(Path(start), vae.dtype, device, compiled=device.type == "cuda")
+        teacher = load_teacher(
+            Path(start),
+            torch.bfloat16 if device.type == "cuda" else torch.float32,
+            device,
+            compiled=device.type == "cuda",
+        )
         distilled = DistilledStage(
             stage, teacher, make_grid(scheduler, piece.grid, piece.substeps).to(device)
         )

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import math
-import tempfile
 import time
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.sam_measure import measure, measure_automatic
 from hierasurg_core.phantom.sam_objective import TrainingClips, sam_loss
 from hierasurg_core.phantom.vae import HELD_OUT_SEED, random_labels
-from hierasurg_core.progress import Progress, SilentProgress
+from hierasurg_core.progress import Progress
 from hierasurg_core.training.muon import MuonAdamW
 
 FOLDER = "sam2-mini"
@@ -50,7 +49,7 @@ _SIZES_HW = (
 _RATES_FPS = (1.0, 1.0, 0.7, 1.5)
 _TALLEST_MAP = 192
 _POOL_STEPS = 4
-_WARMUP_STEPS = 200
+_WARMUP = 0.05
 _SAVE_STEPS = 500
 _NOTE_STEPS = 50
 _STATE = "sam_training.safetensors"
@@ -60,7 +59,7 @@ _STEP = "sam_training.json"
 def train_sam(
     out: Path,
     *,
-    steps: int,
+    steps: int | None,
     batch: int,
     seed: int,
     device: torch.device,
@@ -70,11 +69,11 @@ def train_sam(
     held_out: int = 20,
     start: Path | None = None,
 ) -> bool:
-    """Trains until `steps` are done or the time is up, from where the folder's state says.
+    """Trains until the schedule's end or until the time is up, from where the folder's state says.
 
     Args:
-        out: Gets `sam2-mini/` when all steps are done, and the state to go on from before.
-        steps: Length of the schedule: a warm-up, then a cosine down to 0.
+        out: Gets `sam2-mini/` at the schedule's end, and the state to go on from before.
+        steps: Length of the schedule: a warm-up, then a cosine down to 0. None: it ends with the time.
         batch: Clips a step; four objects of each are followed.
         seed: Of all draws.
         device: Where to train.
@@ -85,14 +84,14 @@ def train_sam(
         start: Folder of a mini SAM 2 to begin with; None begins with random weights.
 
     Returns:
-        Whether all steps are done.
+        Whether the schedule is at its end.
 
     Raises:
         UsageError: Several ranks, or no steps.
     """
     if runtime.world_size() > 1:
         raise UsageError("the mini SAM 2 trains on one GPU: start it without a launcher")
-    if not steps > 0 or not batch > 0:
+    if (steps is not None and not steps > 0) or not batch > 0:
         raise UsageError(f"{steps} steps of {batch} clips: give positive numbers")
     began = time.monotonic()
     torch.manual_seed(seed)
@@ -106,19 +105,20 @@ def train_sam(
         )  # many frames in small layers: half of it is launches
     linear = [part.weight for part in module.modules() if isinstance(part, torch.nn.Linear)]
     optimizer = MuonAdamW(module.parameters(), linear, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
-    step = _load_state(out, module, optimizer, device)
-    if step >= steps and (out / FOLDER).is_dir():
+    step, share = _load_state(out, module, optimizer, device)
+    if share >= 1 and (out / FOLDER).is_dir():
         return True
-    first = step
+    first, first_share = step, share
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     progress.start("mini SAM 2", steps, "steps")
     progress.advance(step)
     pool: list[TrainingClips] = []
-    while step < steps:
-        if step > first and time.monotonic() - began > max_seconds:
+    while share < 1:
+        elapsed = time.monotonic() - began
+        if steps is not None and step > first and elapsed > max_seconds:
             break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = learning_rate(share)
         if not pool:
             pool = _draw_pool(step, batch, seed, device, sizes_hw)
         generator = torch.Generator(device).manual_seed(seed * 1_000_003 + step)
@@ -130,17 +130,22 @@ def train_sam(
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         step += 1
+        share = (
+            step / steps
+            if steps is not None
+            else min(1.0, first_share + (1 - first_share) * (time.monotonic() - began) / max_seconds)
+        )
         progress.advance()
-        if step % _NOTE_STEPS == 0 or step == steps:
+        if step % _NOTE_STEPS == 0 or share >= 1:
             if not bool(torch.isfinite(loss)):
                 raise FloatingPointError(f"the mini SAM 2's loss is {loss.item()} at step {step}")
             seconds = time.monotonic() - began
             told = ", ".join(f"{name} {value.item():.3f}" for name, value in parts.items())
-            progress.note(f"sam step {step}/{steps}: {told}; {(step - first) / seconds:.2f} steps/s")
-        if step % _SAVE_STEPS == 0 and step < steps:
-            _save_state(out, module, optimizer, step)
-    _save_state(out, module, optimizer, step)
-    if step < steps:
+            progress.note(f"sam step {step}, {share:.0%}: {told}; {(step - first) / seconds:.2f} steps/s")
+        if step % _SAVE_STEPS == 0 and share < 1:
+            _save_state(out, module, optimizer, step, share)
+    _save_state(out, module, optimizer, step, share)
+    if share < 1:
         return False
     write_mini(out / FOLDER, module.state_dict())
     if held_out:
@@ -152,12 +157,11 @@ def train_sam(
     return True
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up (a tenth of a short schedule), then a cosine down to 0."""
-    warmup = max(1, min(_WARMUP_STEPS, steps // 10))
-    if step < warmup:
-        return PEAK_LR * (step + 1) / warmup
-    return PEAK_LR * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def learning_rate(share: float) -> float:
+    """Of a share of the schedule that is done: a linear warm-up, then a cosine down to 0."""
+    if share < _WARMUP:
+        return PEAK_LR * (0.01 + 0.99 * share / _WARMUP)
+    return PEAK_LR * 0.5 * (1 + math.cos(math.pi * (share - _WARMUP) / (1 - _WARMUP)))
 
 
 def augmented(clips: TrainingClips, generator: torch.Generator) -> TrainingClips:
@@ -204,22 +208,25 @@ def _draw_pool(
     return backwards + forwards
 
 
-def _save_state(out: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save_state(
+    out: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, share: float
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     state = {f"model.{name}": value for name, value in module.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         state |= {f"{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     with artifacts.atomic_folder(out / f"{FOLDER}-training") as folder:
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / _STATE)
-        artifacts.write_json(folder / _STEP, {"step": step})
+        artifacts.write_json(folder / _STEP, {"step": step, "share": share})
 
 
 def _load_state(
     out: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> int:
+) -> tuple[int, float]:
+    """Steps done, and the share of the schedule."""
     folder = out / f"{FOLDER}-training"
     if not (folder / _STEP).exists():
-        return 0
+        return 0, 0.0
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in load_file(folder / _STATE, device=str(device)).items():
@@ -230,41 +237,15 @@ def _load_state(
             moments.setdefault(int(owner), {})[key] = value.clone()
     module.load_state_dict(weights)
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(artifacts.read_json(folder / _STEP)["step"])
-
-
-def _steps_that_fit(seconds: float, batch: int, seed: int, device: torch.device) -> int:
-    """Trains a few steps of each size for the clock alone, and tells how many fit into the time."""
-    with tempfile.TemporaryDirectory() as scratch:
-        stamps: list[float] = []
-
-        class Clock(SilentProgress):
-            def advance(self, n: int = 1) -> None:
-                del n
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                stamps.append(time.monotonic())
-
-        train_sam(
-            Path(scratch),
-            steps=10**6,
-            batch=batch,
-            seed=seed + 1,
-            device=device,
-            max_seconds=seconds / 12,
-            progress=Clock(),
-        )
-    warm = len(stamps) // 3
-    steps = len(stamps) - 1 - warm
-    each = (stamps[-1] - stamps[warm]) / steps if steps > 0 else seconds / 12
-    return max(1, int(seconds * 0.85 / each))
+    done = artifacts.read_json(folder / _STEP)
+    return int(done["step"]), float(done["share"])
 
 
 def main() -> None:
     """Trains, or with ``--measure`` measures, the mini SAM 2; see ``--help``."""
     parser = argparse.ArgumentParser(prog="python -m hierasurg_core.phantom.sam", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the run; the command goes on from what it holds")
-    parser.add_argument("--steps", type=int, default=0, help="length of the schedule; 0: what fits --minutes")
+    parser.add_argument("--steps", type=int, default=0, help="of the schedule; 0: it ends with --minutes")
     parser.add_argument("--batch", type=int, default=16, help="clips a step")
     parser.add_argument("--minutes", type=float, default=7.0, help="stop after so long")
     parser.add_argument("--seed", type=int, default=0)
@@ -283,15 +264,9 @@ def main() -> None:
         raise UsageError(f"--minutes {options.minutes}: give a positive number")
     deadline = time.monotonic() + options.minutes * 60
     progress = PrintedProgress()
-    plan = options.out / "sam_plan.json"
-    if not options.steps and not plan.exists():
-        steps = _steps_that_fit(options.minutes * 60, options.batch, options.seed, device)
-        options.out.mkdir(parents=True, exist_ok=True)
-        artifacts.write_json(plan, {"steps": steps})
-        progress.note(f"{steps} steps fit")
     done = train_sam(
         options.out,
-        steps=options.steps or artifacts.read_json(plan)["steps"],
+        steps=options.steps or None,
         batch=options.batch,
         seed=options.seed,
         device=device,

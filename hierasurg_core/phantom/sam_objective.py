@@ -34,6 +34,7 @@ _PRESENT_LOGIT = 10.0
 _BCE, _DICE, _IOU, _PRESENCE = 2.0, 1.0, 1.0, 0.5
 _EMPTY = 0.25  # weight of a mask where no entity is
 _MAX_IDS = 20
+_MOVING = 4.0  # how much more often an object is drawn that leaves its place altogether
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,17 +169,29 @@ def _one_of(count: int, generator: torch.Generator) -> int:
     return int(torch.randint(count, (1,), generator=generator, device=generator.device))
 
 
-def _chosen_objects(map_BHW: Tensor, num_entities_B: Tensor, generator: torch.Generator) -> Tensor:
-    """Ids of `OBJECTS` entities seen in a frame of each clip, (B, N); where there are fewer, some again."""
-    batch = len(map_BHW)
-    flat = map_BHW.flatten(1).long()
-    count_BK = torch.zeros(batch, _MAX_IDS, device=flat.device)
-    count_BK.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
-    ids = torch.arange(_MAX_IDS, device=flat.device)
-    seen_BK = (count_BK >= _FEWEST_PIXELS) & (ids < num_entities_B.unsqueeze(1))
-    score_BK = torch.where(seen_BK, _random((batch, _MAX_IDS), generator), -1.0)
+def _chosen_objects(map_BFHW: Tensor, num_entities_B: Tensor, generator: torch.Generator) -> Tensor:
+    """Ids of `OBJECTS` entities seen in each clip's first frame, (B, N); where there are fewer, some again.
+
+    Drawn without repetition, those that move more often: an instrument, of which there is one among ten
+    still structures, is what memory has most to learn from.
+    """
+    ids = torch.arange(_MAX_IDS, device=map_BFHW.device)
+    first, last = map_BFHW[:, 0].flatten(1).long(), map_BFHW[:, -1].flatten(1).long()
+    begins, ends = _pixels_of(first), _pixels_of(last)
+    stays = _pixels_of(first, first == last)
+    stillness = stays / (begins + ends - stays).clamp_min(1)
+    weight_BK = 1 + _MOVING * (1 - stillness)
+    seen_BK = (begins >= _FEWEST_PIXELS) & (ids < num_entities_B.unsqueeze(1))
+    # The largest of u^(1/w) are a draw by weight w (Efraimidis and Spirakis 2006).
+    score_BK = torch.where(seen_BK, _random(tuple(weight_BK.shape), generator) ** (1 / weight_BK), -1.0)
     best, chosen_BN = score_BK.topk(OBJECTS, dim=1)
     return torch.where(best >= 0, chosen_BN, chosen_BN[:, :1])
+
+
+def _pixels_of(ids_BP: Tensor, counted_BP: Tensor | None = None) -> Tensor:
+    """Pixels of each id, (B, `_MAX_IDS`), of all or of those that are counted."""
+    ones = torch.ones_like(ids_BP, dtype=torch.float32) if counted_BP is None else counted_BP.float()
+    return torch.zeros(len(ids_BP), _MAX_IDS, device=ids_BP.device).scatter_add_(1, ids_BP, ones)
 
 
 def _points_in(
@@ -215,7 +228,7 @@ def _video_loss(
 ) -> tuple[Tensor, Tensor]:
     batch, frames = clips.map_BFHW.shape[:2]
     rows, size = batch * OBJECTS, network.image_size
-    objects_BN = _chosen_objects(clips.map_BFHW[:, 0], clips.num_entities_B, generator)
+    objects_BN = _chosen_objects(clips.map_BFHW, clips.num_entities_B, generator)
     truth = clips.map_BFHW.unsqueeze(2) == objects_BN.view(batch, 1, OBJECTS, 1, 1)
     truth_FRHW = truth.transpose(0, 1).flatten(1, 2)
     present_FR = truth_FRHW.flatten(2).any(-1)
@@ -362,8 +375,7 @@ def _image_loss(
 def _point_weights(map_GHW: Tensor, entities_G1: Tensor) -> Tensor:
     """Half of the points lie anywhere, the other half on entities, each as often as a larger one."""
     flat = map_GHW.flatten(1)
-    count = torch.zeros(len(flat), _MAX_IDS, device=flat.device)
-    count.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float32))
+    count = _pixels_of(flat)
     each = (1 / count.clamp_min(1)).gather(1, flat) / entities_G1
     return torch.where(flat < entities_G1, each, 0.0).add(1 / flat.shape[1]).view(map_GHW.shape)
 

@@ -17,11 +17,10 @@ from hierasurg_core.models import (
     M2VTransformer3DModel,
     S2MTransformer3DModel,
     load_scheduler,
-    load_vae,
     start_as_identity,
 )
 from hierasurg_core.models.hub import local_folder
-from hierasurg_core.phantom.encoded import draw_m2v, draw_s2m
+from hierasurg_core.phantom.encoded import draw_together
 from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.runtime import make_generator
@@ -54,12 +53,10 @@ class InOrder(LatentCacheSource):
 def main() -> None:
     device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cpu")
     folder = local_folder("mini")
-    vae = load_vae(folder, torch.float32, device)
     alpha_bar_T = load_scheduler(folder).alphas_cumprod.to(device)
     for name in ("s2m", "m2v"):
         torch.manual_seed(0)
-        with torch.no_grad():
-            clips = draw_s2m(vae, CLIPS, 0, device) if name == "s2m" else draw_m2v(vae, CLIPS, 0, device)[0]
+        clips, _ = draw_together(name, folder / "vae", CLIPS, 0, device)
         model = S2MTransformer3DModel(**S2M_CONFIG) if name == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
         start_as_identity(model)
         stage = S2MStage(alpha_bar_T) if name == "s2m" else M2VStage(alpha_bar_T, hierarchical=True)

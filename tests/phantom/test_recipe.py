@@ -11,6 +11,7 @@ from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.maps import PanopticClip, colour_map
 from hierasurg_core.models import load_vae
+from hierasurg_core.phantom import encoded
 from hierasurg_core.phantom.draw import draw_clips
 from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG, Piece, bundle, train_stage
 from hierasurg_core.phantom.vae import coloured_maps, palette_table, random_labels, train_vae
@@ -69,3 +70,19 @@ def test_training_colours_are_those_of_generation():
         clip = PanopticClip(clips.map_BFHW[index].numpy(), count)
         theirs = colour_map(clip.map_FHW, range(count + 2))
         assert (ours[index].permute(0, 2, 3, 1).numpy() == theirs).all()
+
+
+@pytest.mark.slow
+def test_how_many_processes_draw_changes_no_clip(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(encoded, "_PART_CLIPS", 2)
+    alone, together = (encoded.draw_together("m2v", MINI / "vae", 3, 5, CPU, workers) for workers in (1, 2))
+    assert len(alone[0]) == 3
+    assert alone[0].maps_BFHW is not None
+    assert len({clip.numpy().tobytes() for clip in alone[0].maps_BFHW}) == 3
+    for name in ("latents_BFCHW", "phase_BF", "triplet_BF", "maps_BFHW", "max_id_B"):
+        assert torch.equal(getattr(alone[0], name), getattr(together[0], name)), name
+    assert alone[1] is not None
+    assert together[1] is not None
+    assert alone[1].shape == (3, 2, 16, 16, 24)
+    assert torch.equal(alone[1], together[1])
+    assert not torch.equal(alone[1][:, 0], alone[1][:, 1])

@@ -45,10 +45,10 @@ def test_overlaps_of_nothing_with_nothing_are_whole():
 
 
 def test_the_rate_warms_up_and_ends_at_nothing():
-    assert learning_rate(0, 3000) == pytest.approx(PEAK_LR / 200)
-    assert learning_rate(200, 3000) == pytest.approx(PEAK_LR)
-    assert learning_rate(1600, 3000) == pytest.approx(PEAK_LR / 2)
-    assert learning_rate(2999, 3000) < 1e-5 * PEAK_LR
+    assert learning_rate(0.0) == pytest.approx(PEAK_LR / 100)
+    assert learning_rate(0.05) == pytest.approx(PEAK_LR)
+    assert learning_rate(0.525) == pytest.approx(PEAK_LR / 2)
+    assert learning_rate(0.9999) < 1e-5 * PEAK_LR
 
 
 def moving_squares() -> TrainingClips:
@@ -96,7 +96,7 @@ def test_no_steps_are_refused(tmp_path: Path):
         pieces(tmp_path, 0, 1.0)
 
 
-def pieces(out: Path, steps: int, seconds: float) -> bool:
+def pieces(out: Path, steps: int | None, seconds: float) -> bool:
     return train_sam(
         out,
         steps=steps,
@@ -119,7 +119,8 @@ def test_training_in_pieces_goes_on_where_it_was(tmp_path: Path):
     cut, whole = (load_file(tmp_path / name / "sam2-mini" / "model.safetensors") for name in ("cut", "whole"))
     assert cut.keys() == whole.keys()
     assert json.loads((tmp_path / "cut" / "sam2-mini-training" / "sam_training.json").read_text()) == {
-        "step": 2
+        "step": 2,
+        "share": 1.0,
     }
     assert load_segmenter(str(tmp_path / "cut" / "sam2-mini"), device=CPU).size == 256
     score = measure(tmp_path / "cut" / "sam2-mini", device=CPU, clips=1, num_frames=3, size_hw=(32, 48))
@@ -128,3 +129,12 @@ def test_training_in_pieces_goes_on_where_it_was(tmp_path: Path):
     folder = tmp_path / "cut" / "sam2-mini"
     (found,) = measure_automatic(folder, device=CPU, clips=1, size_hw=(32, 48), grid=((0.0, 0.0),))
     assert 0 <= found.panoptic_quality <= found.recall <= 1
+
+
+@pytest.mark.slow
+def test_without_steps_the_schedule_ends_with_the_time(tmp_path: Path):
+    assert pieces(tmp_path, None, seconds=1e-6)
+    state = json.loads((tmp_path / "sam2-mini-training" / "sam_training.json").read_text())
+    assert state == {"step": 1, "share": 1.0}
+    assert (tmp_path / "sam2-mini").is_dir()
+    assert pieces(tmp_path, None, seconds=1e6)  # at its end it trains no more
