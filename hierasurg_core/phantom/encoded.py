@@ -34,7 +34,7 @@ from hierasurg_core.phantom.vae import (
 )
 from hierasurg_core.training import Batch
 
-_ENCODE_CLIPS = 128
+_ENCODE_CLIPS = 40  # a process takes some 5 GB for them, so that a dozen share a GPU
 _ENCODE_FRAMES = 256  # many small frames at once, as a GPU waits for launches else
 _SHUFFLED = 0.3  # of the clips have ids in random order; the others follow the classes, as the gallery does
 _EXTRAS = 0.4  # chance of a target that the phase does not ask for: whatever is in view may be asked for
