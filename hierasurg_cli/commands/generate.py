@@ -163,6 +163,9 @@ def generate(
     guidance: Annotated[
         str | None, typer.Option(metavar="X", help="Guidance scale, 1 is off (default: the model's).")
     ] = None,
+    maps_guidance: Annotated[
+        str | None, typer.Option(metavar="X", help="The same of S2M alone (default: as --guidance).")
+    ] = None,
     fps: Annotated[
         str | None,
         typer.Option(

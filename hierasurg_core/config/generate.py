@@ -51,6 +51,7 @@ class GenerateConfig:
         seed: Of the first sample; the next ones count on.
         steps: Denoising steps of either stage; None: the model's own default, a student's its own number.
         guidance: Scale of classifier-free guidance, 1 is off; None: the model's own default.
+        maps_guidance: The same of S2M alone; None: as `guidance`.
         fps: Frames a second, 1 or 8; None: the model's own rate.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: "auto", "bf16", "fp16" or "fp32".
@@ -98,6 +99,7 @@ class GenerateConfig:
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
+    maps_guidance: float | None = None
     fps: Fps | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -121,8 +123,10 @@ class GenerateConfig:
         for name in ("steps", "batch", "gpus", "limit", "seconds"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
-        if self.guidance is not None:
-            at_least("guidance", self.guidance, 0)
+        for name in ("guidance", "maps_guidance"):
+            scale: float | None = getattr(self, name)
+            if scale is not None:
+                at_least(name, scale, 0)
         check_device(self.device)
         self._check_start()
         self._check_many()

@@ -28,7 +28,8 @@ class Sampling:
 
     Attributes:
         steps: Denoising steps; None: the stage's own, see `HieraSurgPipeline.steps_of`.
-        guidance: Scale of classifier-free guidance, 1 is off.
+        guidance: Scale of classifier-free guidance, 1 is off; None: the stage's own, see
+            `HieraSurgPipeline.guidance_of`.
         phase: Id 0..6, or -1 for unknown; or one a second, of which the last goes on.
         triplet: Id 0..99, or -1 for none; or one a second likewise.
         generator: Of all noise; on the CPU, so that devices agree.
@@ -36,16 +37,18 @@ class Sampling:
         on_stage: Called with "encode", "denoise", "decode" or "colours" when that part of S2M or M2V was
             handed to the device.
         solver: One of `solvers.SOLVERS`; None: "ddim" for a few-step student, else CogVideoX's own.
+        maps_guidance: The scale of S2M alone; None: as `guidance`.
     """
 
     steps: int | None
-    guidance: float
+    guidance: float | None
     phase: int | Sequence[int]
     triplet: int | Sequence[int]
     generator: torch.Generator
     on_step: Callable[[], None] = lambda: None
     on_stage: Callable[[str], None] = lambda stage: None
     solver: Solver | None = None
+    maps_guidance: float | None = None
 
 
 def words_of(

@@ -14,7 +14,7 @@ PIPELINE_CLASS = "HieraSurgPipeline"
 
 
 def read_model_index(folder: Path) -> dict[str, Any]:
-    """Returns `default_steps` and `default_guidance` of a pipeline folder, as far as its index names them.
+    """Returns a pipeline folder's `default_steps`, `default_guidance` and `default_maps_guidance`, if named.
 
     Raises:
         WeightsError: It is no pipeline folder.
@@ -29,9 +29,12 @@ def read_model_index(folder: Path) -> dict[str, Any]:
         raise WeightsError(str(error)) from error
     if not isinstance(index, dict) or index.get("_class_name") != PIPELINE_CLASS:
         raise WeightsError(f"{path} does not describe a {PIPELINE_CLASS}")
-    defaults = {key: index[key] for key in ("default_steps", "default_guidance") if key in index}
-    steps, guidance = defaults.get("default_steps", 1), defaults.get("default_guidance", 1.0)
-    if type(steps) is not int or steps < 1 or type(guidance) not in (int, float) or not guidance >= 0:
+    scales = ("default_guidance", "default_maps_guidance")
+    defaults = {key: index[key] for key in ("default_steps", *scales) if index.get(key) is not None}
+    steps = defaults.get("default_steps", 1)
+    guidance = [defaults[key] for key in scales if key in defaults]
+    possible = all(type(scale) in (int, float) and scale >= 0 for scale in guidance)
+    if type(steps) is not int or steps < 1 or not possible:
         raise WeightsError(f"{path} has impossible defaults: {defaults}")
     return defaults
 

@@ -66,9 +66,9 @@ class HieraSurgPipeline(DiffusionPipeline):
     """Phase and triplet to surgical video, by way of panoptic maps.
 
     Parts: `s2m` and `m2v` (transformers), one `vae`, one `scheduler`; `s2m` may be None where maps are
-    given. `default_steps` and `default_guidance` are what a call uses that names none; a few-step student
-    has its own number of steps, whatever the other stage's is. `text_vectors` has those of a stage that
-    learned from text vectors, by its name.
+    given. `default_steps`, `default_guidance` and, for S2M, `default_maps_guidance` are what a call uses that
+    names none; a few-step student has its own number of steps, whatever the other stage's is, and no
+    guidance. `text_vectors` has those of a stage that learned from text vectors, by its name.
 
     Example:
         >>> pipe = HieraSurgPipeline.from_pretrained("path/of/a/pipeline")
@@ -88,6 +88,7 @@ class HieraSurgPipeline(DiffusionPipeline):
         scheduler: CogVideoXDPMScheduler,
         default_steps: int = 50,
         default_guidance: float = 1.0,
+        default_maps_guidance: float | None = None,
     ) -> None:
         super().__init__()
         self.s2m: S2MTransformer3DModel | None
@@ -102,7 +103,11 @@ class HieraSurgPipeline(DiffusionPipeline):
         self._placement: Placement | None = None
         self.text_vectors: dict[str, TextVectors] = {}
         self.current_timestep = 0  # at which a transformer is called; a cache asks for it
-        self.register_to_config(default_steps=default_steps, default_guidance=default_guidance)
+        self.register_to_config(
+            default_steps=default_steps,
+            default_guidance=default_guidance,
+            default_maps_guidance=default_maps_guidance,
+        )
 
     @classmethod
     def from_pretrained(
@@ -176,7 +181,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             triplet: Id 0..99, -1 for none.
             fps: Frames a second, 1 or 8.
             num_inference_steps: Of each stage; None: its own, see `steps_of`.
-            guidance_scale: 1 is off.
+            guidance_scale: Of both stages, 1 is off; None: each stage's own, see `guidance_of`.
             generator: Best on the CPU; None draws from seed 0.
 
         Raises:
@@ -186,7 +191,7 @@ class HieraSurgPipeline(DiffusionPipeline):
         """
         sampling = Sampling(
             steps=num_inference_steps,
-            guidance=self.config["default_guidance"] if guidance_scale is None else guidance_scale,
+            guidance=guidance_scale,
             phase=phase,
             triplet=triplet,
             generator=generator or make_generator(0),
@@ -325,7 +330,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             model = Held(self.m2v, self.scheduler, latents, (1.0,) * latents.shape[1])
         with self.placement.at_work("m2v"):
             conditions["map_tokens_BND"] = self.m2v.encode_maps(levels_BFHW)
-            if samplings[0].guidance != 1:
+            if self.guidance_of("m2v", samplings[0]) != 1:
                 dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
             samplings[0].on_stage("encode")
             condition = first_frame_of(photo, num_frames // 4 + 1)
@@ -366,7 +371,7 @@ class HieraSurgPipeline(DiffusionPipeline):
                 dropped=dropped,
                 channels=self.vae.config["latent_channels"],
                 steps=samplings[0].steps or self.steps_of(stage),
-                guidance=samplings[0].guidance,
+                guidance=self.guidance_of(stage, samplings[0]),
                 generator=[sampling.generator for sampling in samplings],
                 on_step=samplings[0].on_step,
                 solver=solver,
@@ -379,6 +384,18 @@ class HieraSurgPipeline(DiffusionPipeline):
     def steps_of(self, stage: str) -> int:
         """Returns how many steps "s2m" or "m2v" takes unless told otherwise: a student's own number first."""
         return int(getattr(self, stage).config["distilled_steps"] or self.config["default_steps"])
+
+    def guidance_of(self, stage: str, sampling: Sampling) -> float:
+        """Returns the scale of "s2m" or "m2v": what is asked for, else its own; a student has none."""
+        asked = sampling.guidance
+        if stage == "s2m" and sampling.maps_guidance is not None:
+            asked = sampling.maps_guidance
+        if asked is not None:
+            return asked
+        if getattr(self, stage).config["distilled_steps"] is not None:
+            return 1.0
+        own = self.config["default_maps_guidance"] if stage == "s2m" else None
+        return float(self.config["default_guidance"] if own is None else own)
 
     @property
     def placement(self) -> Placement:

@@ -81,7 +81,6 @@ class Run:
         fps: Frames a second.
         device: Where it is computed.
         dtype: In which numbers.
-        guidance: Its scale.
     """
 
     config: GenerateConfig
@@ -90,7 +89,16 @@ class Run:
     fps: int
     device: torch.device
     dtype: torch.dtype
-    guidance: float
+
+    @property
+    def guidance(self) -> float:
+        """Scale of M2V's guidance."""
+        return self.plan.guidance_of(self.config)[1]
+
+    @property
+    def maps_guidance(self) -> float:
+        """Scale of S2M's guidance; M2V's where maps are given."""
+        return self.guidance if self.plan.s2m is None else self.plan.guidance_of(self.config)[0]
 
     @property
     def m2v_steps(self) -> int:
@@ -125,11 +133,14 @@ class Run:
         }
 
     def _maps_sampling(self) -> dict[str, Any]:
-        """Returns what S2M does otherwise than M2V, where one of them is a student."""
-        if self.plan.s2m is None or self.plan.s2m.distilled_steps == self.plan.m2v.distilled_steps:
-            return {}
-        solver = self.config.solver or solver_of(self.plan.s2m.distilled_steps)
-        return {"maps_steps": self.s2m_steps, "maps_solver": solver}
+        """Returns what S2M does otherwise than M2V."""
+        said: dict[str, Any] = {}
+        if self.plan.s2m is not None and self.plan.s2m.distilled_steps != self.plan.m2v.distilled_steps:
+            solver = self.config.solver or solver_of(self.plan.s2m.distilled_steps)
+            said = {"maps_steps": self.s2m_steps, "maps_solver": solver}
+        if self.maps_guidance != self.guidance:
+            said["maps_guidance"] = self.maps_guidance
+        return said
 
     def fingerprint(self, wanted: Mapping[str, Any], num_frames: int) -> str:
         """Returns the digest of what decides a sample's bytes.

@@ -116,7 +116,6 @@ def generate(
             fps=fps,
             device=device,
             dtype=runtime.resolve_dtype(config.dtype, device),
-            guidance=plan.guidance if config.guidance is None else config.guidance,
         )
         notes = [f"models: {plan.name}", *plan.notes]
         for note in notes:
@@ -184,9 +183,8 @@ def _load(
     config, m2v_hw = run.config, run.plan.m2v.size_hw
     s2m_hw = m2v_hw if run.plan.s2m is None else run.plan.s2m.size_hw
     speed = Speed(config.compile, config.cache, config.memory, config.quantize)
-    clip = ClipShape(
-        s2m_hw, m2v_hw, CLIP_FRAMES[run.fps], CLIP_SECONDS[run.fps], batch=1 if run.guidance == 1 else 2
-    )
+    guided = run.guidance != 1 or run.maps_guidance != 1
+    clip = ClipShape(s2m_hw, m2v_hw, CLIP_FRAMES[run.fps], CLIP_SECONDS[run.fps], batch=2 if guided else 1)
     most = 1 if config.is_story else len(work)
     whole = config.memory in ("auto", "fast")
     batch = min(most, config.batch or (largest_batch(pipeline, device, clip, most) if whole else 1))

@@ -77,6 +77,7 @@ class ModelPlan:
         scheduler: Folder.
         steps: Default of denoising steps, for models that are no students.
         guidance: Default scale.
+        maps_guidance: That of S2M.
         notes: What was chosen for the user besides.
     """
 
@@ -87,6 +88,7 @@ class ModelPlan:
     scheduler: Path
     steps: int
     guidance: float
+    maps_guidance: float
     notes: tuple[str, ...]
 
     def rate(self, asked: int | None) -> int:
@@ -107,6 +109,16 @@ class ModelPlan:
         """Returns the denoising steps of a stage: those asked for, else a student's own, else the default."""
         return asked or (None if stage is None else stage.distilled_steps) or self.steps
 
+    def guidance_of(self, config: GenerateConfig) -> tuple[float, float]:
+        """Returns the scales of S2M and M2V: those asked for, else their own; a student has none."""
+        own = [
+            1.0 if stage is not None and stage.distilled_steps is not None else scale
+            for stage, scale in ((self.s2m, self.maps_guidance), (self.m2v, self.guidance))
+        ]
+        asked = (config.guidance if config.maps_guidance is None else config.maps_guidance, config.guidance)
+        maps, video = (scale if wish is None else wish for wish, scale in zip(asked, own, strict=True))
+        return maps, video
+
     def load(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> HieraSurgPipeline:
         """Reads the weights.
 
@@ -124,7 +136,8 @@ class ModelPlan:
         m2v = load_transformer(self.m2v.folder, dtype, device)
         assert isinstance(m2v, M2VTransformer3DModel)
         progress.advance()
-        pipeline = HieraSurgPipeline(s2m, m2v, vae, load_scheduler(self.scheduler), self.steps, self.guidance)
+        scales = self.guidance, self.maps_guidance
+        pipeline = HieraSurgPipeline(s2m, m2v, vae, load_scheduler(self.scheduler), self.steps, *scales)
         pipeline.set_progress_bar_config(disable=True)
         for name, file in self._text_vectors().items():
             pipeline.text_vectors[name] = load_text_vectors(file, torch.device("cpu"))
@@ -200,6 +213,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         for name, stage in stages.items()
         if stage.distilled_steps is not None and (asked := _beside_student(config, stage.distilled_steps))
     ]
+    guidance = float(defaults.get("default_guidance", 1.0))
     return ModelPlan(
         name=_name(None if whole else base_name, replaced),
         s2m=stages.get("s2m"),
@@ -207,7 +221,8 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         vae=vae,
         scheduler=scheduler,
         steps=steps,
-        guidance=float(defaults.get("default_guidance", 1.0)),
+        guidance=guidance,
+        maps_guidance=float(defaults.get("default_maps_guidance", guidance)),
         notes=tuple(notes),
     )
 

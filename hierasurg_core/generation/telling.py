@@ -135,6 +135,7 @@ def _begin_clip(
     sampling = Sampling(
         steps=run.config.steps,
         guidance=run.guidance,
+        maps_guidance=run.maps_guidance,
         phase=clip.phase,
         triplet=clip.triplet_S,
         generator=make_generator(story.clip_seed(index)),

@@ -66,8 +66,8 @@ class AutomaticThresholds:
 
 MINI_THRESHOLDS = AutomaticThresholds(
     crop_layers=0,
-    predicted_iou=0.4,
-    stability=0.5,
+    predicted_iou=0.3,
+    stability=0.7,
     box_nms=0.8,
     min_region_px=150.0,
     refine_above=0.0,

@@ -33,7 +33,7 @@ RADIO_CLIP_MSE = 1e-4
 SAME_COSINE = 0.95
 """Above which two descriptors of length 1 are one entity's, for backbones that were not calibrated: the angle
 that the published threshold means for 1024 values of length 1."""
-MINI_COSINE = 0.95
+MINI_COSINE = 0.65
 """The same for the mini SAM 2's image embedding; `bench_label calibrate` tells what the phantom asks for."""
 
 _POINTS = 4  # Q

@@ -162,6 +162,7 @@ def write_pipeline(
     shared: Path,
     dtype: torch.dtype,
     default_steps: int,
+    default_maps_guidance: float | None = None,
     card: Card,
 ) -> None:
     """Writes the folder of a whole pipeline; one that is there is replaced as a whole.
@@ -174,6 +175,7 @@ def write_pipeline(
         dtype: Of the transformers' weights.
         default_steps: Denoising steps of a stage that is no student, unless told otherwise. Where both are
             students of equally many steps, the index names those.
+        default_maps_guidance: Scale of S2M's guidance unless told otherwise; None: that of M2V, which is 1.
         card: Becomes README.md.
 
     Raises:
@@ -201,6 +203,7 @@ def write_pipeline(
                 "_class_name": "HieraSurgPipeline",
                 "default_steps": steps_of_both(distilled, default_steps),
                 "default_guidance": 1.0,
+                "default_maps_guidance": default_maps_guidance,
                 "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
                 "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
                 "scheduler": ["diffusers", "CogVideoXDPMScheduler"],

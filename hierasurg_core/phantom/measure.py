@@ -142,7 +142,7 @@ def sampling_of(
     return Sampling(
         solver=solver,
         steps=steps,
-        guidance=float(pipeline.config["default_guidance"]),
+        guidance=None,
         phase=phase,
         triplet=triplet,
         generator=runtime.make_generator(seed),

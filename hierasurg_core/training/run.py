@@ -336,17 +336,21 @@ def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
         m2v=m2v / "transformer",
         shared=config.out,
         dtype=number_type,
-        default_steps=_default_steps(plan),
+        **_defaults(plan),
         card=_card(s2m, m2v),
     )
 
 
-def _default_steps(plan: TrainingPlan) -> int:
-    """As many as the base's pipeline, where it is one."""
+def _defaults(plan: TrainingPlan) -> dict[str, Any]:
+    """Steps, and the scale of S2M's guidance, as the base's pipeline has them, where it is one."""
     assert plan.base is not None
     path = plan.base / "model_index.json"
     said = read_json(path) if path.is_file() else {}
-    return int(said.get("default_steps", _DEFAULT_STEPS)) if isinstance(said, dict) else _DEFAULT_STEPS
+    said = said if isinstance(said, dict) else {}
+    return {
+        "default_steps": int(said.get("default_steps", _DEFAULT_STEPS)),
+        "default_maps_guidance": said.get("default_maps_guidance"),
+    }
 
 
 def _card(s2m: Path, m2v: Path) -> Card:

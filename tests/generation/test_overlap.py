@@ -32,7 +32,7 @@ STORY = """segments:
 def begun(config: GenerateConfig, assets: Path, working: Path) -> Run:
     config.out.mkdir()
     plan = plan_models(config, assets, working)
-    return Run(config, plan, plan.describe(), 1, CPU, torch.float32, plan.guidance)
+    return Run(config, plan, plan.describe(), 1, CPU, torch.float32)
 
 
 def test_samples_made_with_a_thread_are_those_made_without(assets: Path, tmp_path: Path):

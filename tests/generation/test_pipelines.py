@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def pipeline() -> HieraSurgPipeline:
     return tiny_pipeline()
 
 
-def sampling(*, phase: int = 1, triplet: int = 17, seed: int = 0, guidance: float = 1.0) -> Sampling:
+def sampling(*, phase: int = 1, triplet: int = 17, seed: int = 0, guidance: float | None = 1.0) -> Sampling:
     return Sampling(2, guidance, phase, triplet, make_generator(seed))
 
 
@@ -73,6 +74,38 @@ def test_every_condition_of_m2v_changes_the_video(pipeline: HieraSurgPipeline):
     }
     for name, video in others.items():
         assert not np.array_equal(before, video), f"{name} changes nothing"
+
+
+def test_each_stage_has_a_guidance_of_its_own():
+    pipeline = tiny_pipeline()
+
+    def scales(**asked: float) -> tuple[float, float]:
+        told = dataclasses.replace(sampling(), **{"guidance": None, **asked})
+        return pipeline.guidance_of("s2m", told), pipeline.guidance_of("m2v", told)
+
+    assert scales() == (1.0, 1.0)
+    plain, guided = maps_of(pipeline), maps_of(pipeline, guidance=3.0)
+    pipeline.register_to_config(default_guidance=1.5, default_maps_guidance=3.0)
+    assert scales() == (3.0, 1.5)
+    assert scales(guidance=2.0) == (2.0, 2.0)
+    assert scales(maps_guidance=4.0) == (4.0, 1.5)
+    assert np.array_equal(maps_of(pipeline, guidance=None), guided)
+    assert np.array_equal(maps_of(pipeline), plain)
+    assert pipeline.s2m is not None
+    pipeline.s2m.register_to_config(distilled_steps=4)
+    assert scales() == (1.0, 1.5)  # a student took its teacher's over
+
+
+def test_a_pipeline_folder_keeps_its_guidance(tmp_path: Path):
+    pipeline = tiny_pipeline()
+    pipeline.register_to_config(default_maps_guidance=3.0)
+    pipeline.save_pretrained(tmp_path / "kept")
+    assert HieraSurgPipeline.from_pretrained(tmp_path / "kept").config["default_maps_guidance"] == 3.0
+    tiny_pipeline().save_pretrained(tmp_path / "none")
+    assert HieraSurgPipeline.from_pretrained(tmp_path / "none").config["default_maps_guidance"] is None
+    edit_json(tmp_path / "kept" / "model_index.json", default_maps_guidance=-1)
+    with pytest.raises(WeightsError, match="impossible defaults"):
+        HieraSurgPipeline.from_pretrained(tmp_path / "kept")
 
 
 def test_a_plain_m2v_minds_no_words():
