@@ -79,8 +79,8 @@ def test_every_condition_of_m2v_changes_the_video(pipeline: HieraSurgPipeline):
 def test_each_stage_has_a_guidance_of_its_own():
     pipeline = tiny_pipeline()
 
-    def scales(**asked: float) -> tuple[float, float]:
-        told = dataclasses.replace(sampling(), **{"guidance": None, **asked})
+    def scales(guidance: float | None = None, maps_guidance: float | None = None) -> tuple[float, float]:
+        told = dataclasses.replace(sampling(), guidance=guidance, maps_guidance=maps_guidance)
         return pipeline.guidance_of("s2m", told), pipeline.guidance_of("m2v", told)
 
     assert scales() == (1.0, 1.0)

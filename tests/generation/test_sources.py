@@ -48,16 +48,17 @@ def test_the_bundled_models_are_the_default(assets: Path, tmp_path: Path):
 def test_the_stages_guidance_is_the_index_s_unless_asked_for(assets: Path, tmp_path: Path):
     edit_json(assets / "mini" / "model_index.json", default_guidance=1.5, default_maps_guidance=3.0)
     found = plan(assets, tmp_path)
-    for asked, scales in (
-        ({}, (3.0, 1.5)),
-        ({"guidance": 2.0}, (2.0, 2.0)),
-        ({"maps_guidance": 4.0}, (4.0, 1.5)),
-        ({"guidance": 1.0, "maps_guidance": 4.0}, (4.0, 1.0)),
+    for guidance, maps_guidance, scales in (
+        (None, None, (3.0, 1.5)),
+        (2.0, None, (2.0, 2.0)),
+        (None, 4.0, (4.0, 1.5)),
+        (1.0, 4.0, (4.0, 1.0)),
     ):
-        assert found.guidance_of(GenerateConfig(phase=1, triplet=17, **asked)) == scales, asked
+        config = GenerateConfig(guidance=guidance, maps_guidance=maps_guidance)
+        assert found.guidance_of(config) == scales, config
     edit_json(assets / "mini" / "s2m" / "config.json", distilled_steps=4)
     student = plan(assets, tmp_path)
-    assert student.guidance_of(GenerateConfig(phase=1, triplet=17)) == (1.0, 1.5)
+    assert student.guidance_of(GenerateConfig()) == (1.0, 1.5)
 
 
 def test_finished_runs_of_both_stages_come_first(assets: Path, tmp_path: Path):
