@@ -66,7 +66,12 @@ def test_triplets_are_offered(tmp_path: Path) -> None:
 
 def test_commands_and_options_are_offered(tmp_path: Path) -> None:
     assert offered(tmp_path, "hierasurg ge") == ["generate"]
-    assert offered(tmp_path, "hierasurg generate --ma") == ["--map", "--maps", "--maps-guidance", "--maps-dir"]
+    assert offered(tmp_path, "hierasurg generate --ma") == [
+        "--map",
+        "--maps",
+        "--maps-guidance",
+        "--maps-dir",
+    ]
     assert offered(tmp_path, "hierasurg generate --dtype b") == ["bf16"]
 
 
