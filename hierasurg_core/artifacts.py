@@ -13,8 +13,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from hierasurg_core.errors import DataError, ResourceError
@@ -45,19 +46,13 @@ def atomic_file(path: Path, *, durable: bool = True) -> Generator[Path, None, No
         ...     part.write_text("{}")
     """
     part = _temporary_name(path)
-    try:
+    with _Unfinished(path, part, lambda: part.unlink(missing_ok=True)):
         yield part
         if durable:
             _fsync(part)
         os.replace(part, path)
         if durable:
             _fsync(path.parent)
-    except BaseException as error:
-        resource_error = _as_resource_error(error, path, part)
-        part.unlink(missing_ok=True)
-        if resource_error is not None:
-            raise resource_error from error
-        raise
 
 
 @contextlib.contextmanager
@@ -71,7 +66,7 @@ def atomic_folder(path: Path) -> Generator[Path, None, None]:
         ResourceError: As `atomic_file`; the temporary folder is gone and an older `path` is untouched.
     """
     part = _temporary_name(path)
-    try:
+    with _Unfinished(path, part, lambda: shutil.rmtree(part, ignore_errors=True)):
         part.mkdir()
         yield part
         for folder, _, names in os.walk(part):
@@ -80,12 +75,6 @@ def atomic_folder(path: Path) -> Generator[Path, None, None]:
             _fsync(Path(folder))
         _replace_folder(part, path)
         _fsync(path.parent)
-    except BaseException as error:
-        resource_error = _as_resource_error(error, path, part)
-        shutil.rmtree(part, ignore_errors=True)
-        if resource_error is not None:
-            raise resource_error from error
-        raise
 
 
 def write_json(path: Path, obj: Any) -> None:
@@ -178,6 +167,26 @@ def check_free_space(folder: Path, bytes_needed: int, what: str) -> None:
         )
 
 
+class _Unfinished:
+    """While `part` is written: what ends the block early discards it, and a fault of the disk is named."""
+
+    def __init__(self, path: Path, part: Path, discard: Callable[[], None]) -> None:
+        self._path, self._part, self._discard = path, part, discard
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        resource_error = _as_resource_error(error, self._path, self._part)
+        self._discard()
+        if resource_error is not None:
+            raise resource_error from error
+
+
 def _temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{path.suffix}")
 
@@ -188,11 +197,10 @@ def _replace_folder(part: Path, path: Path) -> None:
         return
     aside = _temporary_name(path)
     os.replace(path, aside)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.replace, aside, path)
         os.replace(part, path)
-    except BaseException:
-        os.replace(aside, path)
-        raise
+        undo.pop_all()
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -250,14 +250,17 @@ def _frames_needed(work: Sequence[Job | Story], fps: int) -> int:
 def _output_folder(path: Path) -> Iterator[None]:
     """Makes the folder; on an error takes away what was made of it and is still empty."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(_remove_empty, made)
         ensure_writable_folder(path)
         yield
-    except BaseException:
-        for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
+        undo.pop_all()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextlib.contextmanager
