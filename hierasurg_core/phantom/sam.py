@@ -106,16 +106,23 @@ def train_sam(
     linear = [part.weight for part in module.modules() if isinstance(part, torch.nn.Linear)]
     optimizer = MuonAdamW(module.parameters(), linear, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
     step, share = _load_state(out, module, optimizer, device)
+    if steps is not None:
+        share = step / steps
+    first, first_share = step, share
+
+    def share_done() -> float:
+        if steps is not None:
+            return step / steps
+        return min(1.0, first_share + (1 - first_share) * (time.monotonic() - began) / max_seconds)
+
     if share >= 1 and (out / FOLDER).is_dir():
         return True
-    first, first_share = step, share
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     progress.start("mini SAM 2", steps, "steps")
     progress.advance(step)
     pool: list[TrainingClips] = []
     while share < 1:
-        elapsed = time.monotonic() - began
-        if steps is not None and step > first and elapsed > max_seconds:
+        if steps is not None and step > first and time.monotonic() - began > max_seconds:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(share)
@@ -130,11 +137,7 @@ def train_sam(
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         step += 1
-        share = (
-            step / steps
-            if steps is not None
-            else min(1.0, first_share + (1 - first_share) * (time.monotonic() - began) / max_seconds)
-        )
+        share = share_done()
         progress.advance()
         if step % _NOTE_STEPS == 0 or share >= 1:
             if not bool(torch.isfinite(loss)):

@@ -138,3 +138,11 @@ def test_without_steps_the_schedule_ends_with_the_time(tmp_path: Path):
     assert state == {"step": 1, "share": 1.0}
     assert (tmp_path / "sam2-mini").is_dir()
     assert pieces(tmp_path, None, seconds=1e6)  # at its end it trains no more
+
+
+@pytest.mark.slow
+def test_a_longer_schedule_goes_on_from_a_finished_one(tmp_path: Path):
+    assert pieces(tmp_path, 1, seconds=1e6)
+    assert pieces(tmp_path, 2, seconds=1e6)
+    state = json.loads((tmp_path / "sam2-mini-training" / "sam_training.json").read_text())
+    assert state == {"step": 2, "share": 1.0}
