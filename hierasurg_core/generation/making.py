@@ -100,8 +100,8 @@ def make_samples(
 def _sampling(run: Run, order: Order, progress: Progress) -> Sampling:
     return Sampling(
         steps=run.config.steps,
-        guidance=run.guidance,
-        maps_guidance=run.maps_guidance,
+        guidance=run.config.guidance,
+        maps_guidance=run.config.maps_guidance,
         phase=order.start.phase,
         triplet=order.start.triplet,
         generator=make_generator(order.job.seed),

@@ -27,7 +27,7 @@ from hierasurg_core.generation.limits import NUM_MAPS, check_frames, check_size,
 from hierasurg_core.generation.pictures import Pictures
 from hierasurg_core.generation.placement import Placement
 from hierasurg_core.generation.sampling import Denoiser, denoise
-from hierasurg_core.generation.solvers import solver_of
+from hierasurg_core.generation.solvers import scale_of, solver_of
 from hierasurg_core.maps import PanopticClip, colour_map, decode_colours, fit_maps, normalise_levels
 from hierasurg_core.models import (
     AutoencoderKLCogVideoX,
@@ -387,15 +387,12 @@ class HieraSurgPipeline(DiffusionPipeline):
 
     def guidance_of(self, stage: str, sampling: Sampling) -> float:
         """Returns the scale of "s2m" or "m2v": what is asked for, else its own; a student has none."""
-        asked = sampling.guidance
-        if stage == "s2m" and sampling.maps_guidance is not None:
-            asked = sampling.maps_guidance
-        if asked is not None:
-            return asked
-        if getattr(self, stage).config["distilled_steps"] is not None:
-            return 1.0
-        own = self.config["default_maps_guidance"] if stage == "s2m" else None
-        return float(self.config["default_guidance"] if own is None else own)
+        asked, own = sampling.guidance, self.config["default_guidance"]
+        if stage == "s2m":
+            maps_own = self.config["default_maps_guidance"]
+            asked = asked if sampling.maps_guidance is None else sampling.maps_guidance
+            own = own if maps_own is None else maps_own
+        return scale_of(asked, own, getattr(self, stage).config["distilled_steps"])
 
     @property
     def placement(self) -> Placement:

@@ -97,6 +97,13 @@ def solver_of(distilled_steps: int | None) -> Solver:
     return "sde-dpm++" if distilled_steps is None else "ddim"
 
 
+def scale_of(asked: float | None, own: float, distilled_steps: int | None) -> float:
+    """Returns the scale of guidance: what is asked for, else the model's; none for a student."""
+    if asked is not None:
+        return asked
+    return own if distilled_steps is None else 1.0
+
+
 def steps_along(
     scheduler: CogVideoXDPMScheduler, times: Sequence[int], solver: Literal["dpm++", "ddim"]
 ) -> tuple[SolverStep, ...]:

@@ -18,6 +18,7 @@ from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.folders import part_folder, read_model_index
 from hierasurg_core.generation.limits import check_size
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
+from hierasurg_core.generation.solvers import scale_of
 from hierasurg_core.models import (
     M2VTransformer3DModel,
     S2MTransformer3DModel,
@@ -111,13 +112,10 @@ class ModelPlan:
 
     def guidance_of(self, config: GenerateConfig) -> tuple[float, float]:
         """Returns the scales of S2M and M2V: those asked for, else their own; a student has none."""
-        own = [
-            1.0 if stage is not None and stage.distilled_steps is not None else scale
-            for stage, scale in ((self.s2m, self.maps_guidance), (self.m2v, self.guidance))
-        ]
-        asked = (config.guidance if config.maps_guidance is None else config.maps_guidance, config.guidance)
-        maps, video = (scale if wish is None else wish for wish, scale in zip(asked, own, strict=True))
-        return maps, video
+        asked = config.guidance if config.maps_guidance is None else config.maps_guidance
+        student = None if self.s2m is None else self.s2m.distilled_steps
+        maps = scale_of(asked, self.maps_guidance, student)
+        return maps, scale_of(config.guidance, self.guidance, self.m2v.distilled_steps)
 
     def load(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> HieraSurgPipeline:
         """Reads the weights.

@@ -134,8 +134,8 @@ def _begin_clip(
     assert plan.s2m is not None
     sampling = Sampling(
         steps=run.config.steps,
-        guidance=run.guidance,
-        maps_guidance=run.maps_guidance,
+        guidance=run.config.guidance,
+        maps_guidance=run.config.maps_guidance,
         phase=clip.phase,
         triplet=clip.triplet_S,
         generator=make_generator(story.clip_seed(index)),

@@ -6,6 +6,7 @@ clips are taken.
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import tempfile
 from collections.abc import Iterator
@@ -32,9 +33,10 @@ from hierasurg_core.phantom.vae import (
     random_labels,
     signed_pixels,
 )
+from hierasurg_core.runtime import resolve_dtype
 from hierasurg_core.training import Batch
 
-_ENCODE_CLIPS = 40  # a process takes some 5 GB for them, so that a dozen share a GPU
+_ENCODE_CLIPS = 40  # a process takes 6 GB and more for them; of 128 it took 13
 _ENCODE_FRAMES = 256  # many small frames at once, as a GPU waits for launches else
 _SHUFFLED = 0.3  # of the clips have ids in random order; the others follow the classes, as the gallery does
 _EXTRAS = 0.4  # chance of a target that the phase does not ask for: whatever is in view may be asked for
@@ -50,8 +52,8 @@ def draw_together(
 ) -> tuple[Batch, Tensor | None]:
     """Draws and encodes clips of a stage, in several processes where asked.
 
-    A GPU draws small clips as fast as one process can launch its kernels, so that processes share one GPU
-    well: twelve draw S2M's 24,576 clips in a minute, one in four and a half. How many draw changes no clip.
+    A GPU draws small clips as fast as one process can launch its kernels, so that a few processes share one
+    well: six draw S2M's 16,384 clips in 55 s of an H100. How many draw changes no clip.
 
     Args:
         stage: "s2m" or "m2v".
@@ -67,18 +69,16 @@ def draw_together(
     Raises:
         ResourceError: A process ended before its clips were drawn; it has printed why.
     """
-    sizes = [min(_PART_CLIPS, count - start) for start in range(0, count, _PART_CLIPS)]
+    sizes = tuple(min(_PART_CLIPS, count - start) for start in range(0, count, _PART_CLIPS))
+    wanted = _Wanted(stage, vae_folder, sizes, seed, device)
     numbers = range(len(sizes))
     if workers == 1:
-        parts = list(_drawn_parts(stage, vae_folder, sizes, seed, device, numbers))
+        tensors = _joined([part for _, part in wanted.drawn(numbers)])
     else:
         with tempfile.TemporaryDirectory(prefix="hierasurg-clips-") as scratch:
             context = multiprocessing.get_context("spawn")
             drawers = [
-                context.Process(
-                    target=_save_parts,
-                    args=(stage, vae_folder, sizes, seed, device, numbers[first::workers], Path(scratch)),
-                )
+                context.Process(target=_save, args=(wanted, numbers[first::workers], Path(scratch)))
                 for first in range(min(workers, len(sizes)))
             ]
             for drawer in drawers:
@@ -87,40 +87,39 @@ def draw_together(
                 drawer.join()
             if any(drawer.exitcode for drawer in drawers):
                 raise ResourceError(f"a process that draws clips of {stage} ended early, see above")
-            parts = [load_file(_part_file(Path(scratch), number), device=str(device)) for number in numbers]
-    tensors = _joined(parts)
+            files = (_part_file(Path(scratch), number) for number in numbers)
+            tensors = _joined([load_file(file, device=str(device)) for file in files])
     photos = tensors.pop(_PHOTOS, None)
     return Batch(ids=tuple(f"phantom-{seed}/{index}" for index in range(count)), **tensors), photos
 
 
-def _save_parts(
-    stage: str,
-    vae_folder: Path,
-    sizes: list[int],
-    seed: int,
-    device: torch.device,
-    numbers: range,
-    folder: Path,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What is drawn: parts of some clips each, every part from a seed of its own."""
+
+    stage: str
+    vae_folder: Path
+    sizes: tuple[int, ...]
+    seed: int
+    device: torch.device
+
+    @torch.no_grad()
+    def drawn(self, numbers: range) -> Iterator[tuple[int, Tensors]]:
+        """Draws the parts of these numbers."""
+        vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
+        draw = _s2m if self.stage == "s2m" else _m2v
+        for number in numbers:
+            yield number, draw(vae, self.sizes[number], self.seed * 1009 + number, self.device)
+
+
+def _save(wanted: _Wanted, numbers: range, folder: Path) -> None:
     torch.set_num_threads(1)
-    for number, part in zip(
-        numbers, _drawn_parts(stage, vae_folder, sizes, seed, device, numbers), strict=True
-    ):
+    for number, part in wanted.drawn(numbers):
         save_file({name: value.contiguous() for name, value in part.items()}, _part_file(folder, number))
 
 
 def _part_file(folder: Path, number: int) -> Path:
     return folder / f"part-{number:04d}.safetensors"
-
-
-@torch.no_grad()
-def _drawn_parts(
-    stage: str, vae_folder: Path, sizes: list[int], seed: int, device: torch.device, numbers: range
-) -> Iterator[Tensors]:
-    vae = load_vae(vae_folder, torch.bfloat16 if device.type == "cuda" else torch.float32, device)
-    draw = _s2m if stage == "s2m" else _m2v
-    for number in numbers:
-        yield draw(vae, sizes[number], seed * 1009 + number, device)
 
 
 def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Tensors:
