@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hierasurg_core import runtime, taxonomy
 from hierasurg_core.generation.pipelines import HieraSurgPipeline, Sampling
-from hierasurg_core.generation.solvers import Solver
+from hierasurg_core.generation.solvers import SOLVERS, Solver
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.models import decode_video, encode_video
 from hierasurg_core.phantom import draw
@@ -97,18 +97,21 @@ def held_out_clips(count: int) -> tuple[HeldOutClip, ...]:
     return tuple(clips[:count])
 
 
-def measure_m2v(pipeline: HieraSurgPipeline, clips: int = 64, steps: int | None = None) -> VideoScore:
+def measure_m2v(
+    pipeline: HieraSurgPipeline, clips: int = 64, steps: int | None = None, *, solver: Solver | None = None
+) -> VideoScore:
     """PSNR of videos from true maps of held-out clips.
 
     Args:
         pipeline: With an M2V of the phantom's size.
         clips: How many.
         steps: Sampling steps; None takes the pipeline's own default.
+        solver: None takes the pipeline's own.
     """
     scores: list[tuple[float, float, float]] = []
     for index, clip in enumerate(held_out_clips(clips)):
         truth_FHWC = clip.video_FHWC
-        sampling = sampling_of(pipeline, clip.phase, clip.triplet, index, steps)
+        sampling = sampling_of(pipeline, clip.phase, clip.triplet, index, steps, solver)
         made = pipeline.make_video(truth_FHWC[0], clip.maps, 1, sampling)
         frozen = np.broadcast_to(truth_FHWC[:1], truth_FHWC.shape)
         coded = vae_round_trip(pipeline, truth_FHWC)
@@ -301,23 +304,21 @@ def main() -> None:
     parser.add_argument(
         "model", type=Path, nargs="?", default=default, help="pipeline folder (default: bundled)"
     )
-    parser.add_argument("--clips", type=int, default=64)
+    parser.add_argument("--clips", type=int, default=64, help="of M2V")
+    parser.add_argument("--starts", type=int, default=64, help="of S2M, three requests each")
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--solver", choices=SOLVERS, default=None)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--only", choices=("s2m", "m2v"), default=None)
     options = parser.parse_args()
     device = runtime.resolve_device(options.device)
     pipeline = HieraSurgPipeline.from_pretrained(options.model, torch.float32, device)
     if options.only != "s2m":
-        print(
-            json.dumps({"m2v": dataclasses.asdict(measure_m2v(pipeline, options.clips, options.steps))}),
-            flush=True,
-        )
+        video = measure_m2v(pipeline, options.clips, options.steps, solver=options.solver)
+        print(json.dumps({"m2v": dataclasses.asdict(video)}), flush=True)
     if options.only != "m2v":
-        print(
-            json.dumps({"s2m": dataclasses.asdict(measure_s2m(pipeline, options.clips, options.steps))}),
-            flush=True,
-        )
+        target = measure_s2m(pipeline, options.starts, options.steps, solver=options.solver)
+        print(json.dumps({"s2m": dataclasses.asdict(target)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def kills(videos: int = 30, seconds: int = 18, times: int = 10) -> None:
         chance = random.Random(0)
         for turn in range(times):
             process = subprocess.Popen(build_line(folder, "dataset"))
-            wait = to_start + chance.uniform(0, 0.15) * (took - to_start)
+            wait = to_start + chance.uniform(0, 0.1) * (took - to_start)
             try:
                 process.wait(timeout=wait)
                 print(f"kill {turn + 1}: it had ended before {wait:.0f} s", flush=True)
