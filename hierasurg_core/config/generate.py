@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hierasurg_core.config.checks import at_least, check_choices, check_device, in_seeds
+from hierasurg_core.config.sampling import Solver, StageSampling
 from hierasurg_core.errors import UsageError
 
 Fps = Literal[1, 8]
@@ -13,7 +14,6 @@ Split = Literal["train", "val"]
 Cache = Literal["none", "first-block", "taylorseer", "pab"]
 Memory = Literal["auto", "fast", "offload", "group-offload"]
 Quantize = Literal["none", "fp8", "int8"]
-Solver = Literal["sde-dpm++", "dpm++", "ddim"]
 
 _OF_ONE_START = ("phase", "triplet", "frame", "map", "maps")
 
@@ -55,8 +55,8 @@ class GenerateConfig:
         fps: Frames a second, 1 or 8; None: the model's own rate.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: "auto", "bf16", "fp16" or "fp32".
-        solver: "sde-dpm++" as CogVideoX's own, "dpm++" or "ddim" without noise in between; None: "ddim" for
-            a few-step student, CogVideoX's own for any other model.
+        solver: "sde-dpm++" as CogVideoX's own, "dpm++" or "ddim" without noise in between; None: the
+            model's own, which is "ddim" for a few-step student.
         compile: Run the models through torch.compile; None: where the run is long enough to gain by it.
         cache: What calls of the transformers take from those before: "none", "first-block", "taylorseer"
             or "pab".
@@ -135,6 +135,11 @@ class GenerateConfig:
     def is_story(self) -> bool:
         """Tells whether one video of several clips is asked for."""
         return self.script is not None or self.seconds is not None
+
+    def sampling_of(self, stage: str, own: StageSampling) -> StageSampling:
+        """Returns how "s2m" or "m2v" is sampled: as asked for, and in all else as is its own."""
+        alone = self.maps_guidance if stage == "s2m" else None
+        return own.changed(self.steps, self.guidance if alone is None else alone, self.solver)
 
     def _check_start(self) -> None:
         if self.map is not None and self.maps is not None:

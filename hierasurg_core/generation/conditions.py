@@ -27,16 +27,15 @@ class Sampling:
     """How a stage is sampled.
 
     Attributes:
-        steps: Denoising steps; None: the stage's own, see `HieraSurgPipeline.steps_of`.
-        guidance: Scale of classifier-free guidance, 1 is off; None: the stage's own, see
-            `HieraSurgPipeline.guidance_of`.
+        steps: Denoising steps; None: the stage's own, see `HieraSurgPipeline.sampling_of`.
+        guidance: Scale of classifier-free guidance, 1 is off; None: the stage's own.
         phase: Id 0..6, or -1 for unknown; or one a second, of which the last goes on.
         triplet: Id 0..99, or -1 for none; or one a second likewise.
         generator: Of all noise; on the CPU, so that devices agree.
         on_step: Called after each denoising step.
         on_stage: Called with "encode", "denoise", "decode" or "colours" when that part of S2M or M2V was
             handed to the device.
-        solver: One of `solvers.SOLVERS`; None: "ddim" for a few-step student, else CogVideoX's own.
+        solver: One of `solvers.SOLVERS`; None: the stage's own.
         maps_guidance: The scale of S2M alone; None: as `guidance`.
     """
 

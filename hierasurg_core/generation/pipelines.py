@@ -9,7 +9,7 @@ Source: reference-model.md sections 1 and 3.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hierasurg_core.config.sampling import StageSampling, as_index, of_index, own_sampling
 from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.conditions import UNKNOWN, Sampling, first_frame_of, words_of
-from hierasurg_core.generation.folders import part_folder, read_model_index
+from hierasurg_core.generation.folders import part_folder
 from hierasurg_core.generation.holding import Held
 from hierasurg_core.generation.limits import NUM_MAPS, check_frames, check_size, expect_starts
 from hierasurg_core.generation.pictures import Pictures
 from hierasurg_core.generation.placement import Placement
 from hierasurg_core.generation.sampling import Denoiser, denoise
-from hierasurg_core.generation.solvers import scale_of, solver_of
 from hierasurg_core.maps import PanopticClip, colour_map, decode_colours, fit_maps, normalise_levels
 from hierasurg_core.models import (
     AutoencoderKLCogVideoX,
@@ -39,6 +39,7 @@ from hierasurg_core.models import (
     load_transformer,
     load_vae,
 )
+from hierasurg_core.models.defaults import read_pipeline_sampling
 from hierasurg_core.models.text_vectors import (
     TEXT_VECTORS,
     TextVectors,
@@ -66,9 +67,8 @@ class HieraSurgPipeline(DiffusionPipeline):
     """Phase and triplet to surgical video, by way of panoptic maps.
 
     Parts: `s2m` and `m2v` (transformers), one `vae`, one `scheduler`; `s2m` may be None where maps are
-    given. `default_steps`, `default_guidance` and, for S2M, `default_maps_guidance` are what a call uses that
-    names none; a few-step student has its own number of steps, whatever the other stage's is, and no
-    guidance. `text_vectors` has those of a stage that learned from text vectors, by its name.
+    given. `config["sampling"]` says by stage how a call samples that does not say it; see `sampling_of`.
+    `text_vectors` has those of a stage that learned from text vectors, by its name.
 
     Example:
         >>> pipe = HieraSurgPipeline.from_pretrained("path/of/a/pipeline")
@@ -86,9 +86,7 @@ class HieraSurgPipeline(DiffusionPipeline):
         m2v: M2VTransformer3DModel,
         vae: AutoencoderKLCogVideoX,
         scheduler: CogVideoXDPMScheduler,
-        default_steps: int = 50,
-        default_guidance: float = 1.0,
-        default_maps_guidance: float | None = None,
+        sampling: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.s2m: S2MTransformer3DModel | None
@@ -103,11 +101,7 @@ class HieraSurgPipeline(DiffusionPipeline):
         self._placement: Placement | None = None
         self.text_vectors: dict[str, TextVectors] = {}
         self.current_timestep = 0  # at which a transformer is called; a cache asks for it
-        self.register_to_config(
-            default_steps=default_steps,
-            default_guidance=default_guidance,
-            default_maps_guidance=default_maps_guidance,
-        )
+        self.register_to_config(sampling=as_index(of_index(sampling or {})))
 
     @classmethod
     def from_pretrained(
@@ -132,7 +126,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             WeightsError: The folder lacks a part, or one has tensors of another shape than its config says.
         """
         folder = Path(pretrained_model_name_or_path)
-        defaults = read_model_index(folder)
+        sampling = read_pipeline_sampling(folder)
         where = {"dtype": torch_dtype, "device": device}
         vectors: dict[str, TextVectors] = {}
         for name in ("s2m", "m2v"):
@@ -146,7 +140,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             parts["vae"] = load_vae(part_folder(folder, "vae"), **where)
         if "scheduler" not in parts:
             parts["scheduler"] = load_scheduler(part_folder(folder, "scheduler"))
-        pipeline = cls(**parts, **defaults)
+        pipeline = cls(**parts, sampling=as_index(sampling))
         pipeline.text_vectors.update(vectors)
         return pipeline
 
@@ -180,8 +174,8 @@ class HieraSurgPipeline(DiffusionPipeline):
             phase: Id 0..6, -1 for unknown.
             triplet: Id 0..99, -1 for none.
             fps: Frames a second, 1 or 8.
-            num_inference_steps: Of each stage; None: its own, see `steps_of`.
-            guidance_scale: Of both stages, 1 is off; None: each stage's own, see `guidance_of`.
+            num_inference_steps: Of each stage; None: its own, see `sampling_of`.
+            guidance_scale: Of both stages, 1 is off; None: each stage's own.
             generator: Best on the CPU; None draws from seed 0.
 
         Raises:
@@ -330,7 +324,7 @@ class HieraSurgPipeline(DiffusionPipeline):
             model = Held(self.m2v, self.scheduler, latents, (1.0,) * latents.shape[1])
         with self.placement.at_work("m2v"):
             conditions["map_tokens_BND"] = self.m2v.encode_maps(levels_BFHW)
-            if self.guidance_of("m2v", samplings[0]) != 1:
+            if self.sampling_of("m2v", samplings[0]).guidance != 1:
                 dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
             samplings[0].on_stage("encode")
             condition = first_frame_of(photo, num_frames // 4 + 1)
@@ -357,9 +351,7 @@ class HieraSurgPipeline(DiffusionPipeline):
         samplings: Sequence[Sampling],
     ) -> Tensor:
         """Samples latents; what a cache of the transformer holds of another clip goes first."""
-        transformer, solver = getattr(self, stage), samplings[0].solver
-        if solver is None:
-            solver = solver_of(transformer.config["distilled_steps"])
+        transformer, how = getattr(self, stage), self.sampling_of(stage, samplings[0])
         if transformer.is_cache_enabled:
             transformer._reset_stateful_cache()
         with transformer.cache_context("cond"):
@@ -370,29 +362,28 @@ class HieraSurgPipeline(DiffusionPipeline):
                 conditions=conditions,
                 dropped=dropped,
                 channels=self.vae.config["latent_channels"],
-                steps=samplings[0].steps or self.steps_of(stage),
-                guidance=self.guidance_of(stage, samplings[0]),
+                steps=how.steps,
+                guidance=how.guidance,
                 generator=[sampling.generator for sampling in samplings],
                 on_step=samplings[0].on_step,
-                solver=solver,
+                solver=how.solver,
                 on_time=self._at_time,
             )
 
     def _at_time(self, time: int) -> None:
         self.current_timestep = time
 
-    def steps_of(self, stage: str) -> int:
-        """Returns how many steps "s2m" or "m2v" takes unless told otherwise: a student's own number first."""
-        return int(getattr(self, stage).config["distilled_steps"] or self.config["default_steps"])
+    def sampling_of(self, stage: str, asked: Sampling | None = None) -> StageSampling:
+        """Returns how "s2m" or "m2v" is sampled: as asked for, in all else as is its own.
 
-    def guidance_of(self, stage: str, sampling: Sampling) -> float:
-        """Returns the scale of "s2m" or "m2v": what is asked for, else its own; a student has none."""
-        asked, own = sampling.guidance, self.config["default_guidance"]
-        if stage == "s2m":
-            maps_own = self.config["default_maps_guidance"]
-            asked = asked if sampling.maps_guidance is None else sampling.maps_guidance
-            own = own if maps_own is None else maps_own
-        return scale_of(asked, own, getattr(self, stage).config["distilled_steps"])
+        A few-step student's own way is the one it was made for, whatever the pipeline says of its stage.
+        """
+        default = of_index(self.config["sampling"]).get(stage, StageSampling())
+        own = own_sampling(default, getattr(self, stage).config["distilled_steps"])
+        if asked is None:
+            return own
+        alone = asked.maps_guidance if stage == "s2m" else None
+        return own.changed(asked.steps, asked.guidance if alone is None else alone, asked.solver)
 
     @property
     def placement(self) -> Placement:

@@ -8,6 +8,7 @@ asked for. A sample is kept where its record has the fingerprint of what is want
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import platform
@@ -24,10 +25,10 @@ import torch
 import hierasurg_core
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.config import GenerateConfig, to_dict
+from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import DataError
 from hierasurg_core.generation.outputs import output_paths
-from hierasurg_core.generation.solvers import solver_of
 from hierasurg_core.generation.sources import ModelPlan
 
 CLIP_SECONDS = {fps: frames // fps for fps, frames in CLIP_FRAMES.items()}
@@ -90,25 +91,24 @@ class Run:
     device: torch.device
     dtype: torch.dtype
 
-    @property
-    def guidance(self) -> float:
-        """Scale of M2V's guidance."""
-        return self.plan.guidance_of(self.config)[1]
-
-    @property
-    def maps_guidance(self) -> float:
-        """Scale of S2M's guidance; M2V's where maps are given."""
-        return self.guidance if self.plan.s2m is None else self.plan.guidance_of(self.config)[0]
+    def sampling_of(self, stage: str) -> StageSampling:
+        """Returns how "s2m" or "m2v" is sampled."""
+        return self.config.sampling_of(stage, self.plan.sampling[stage])
 
     @property
     def m2v_steps(self) -> int:
         """Denoising steps of videos."""
-        return self.plan.steps_of(self.plan.m2v, self.config.steps)
+        return self.sampling_of("m2v").steps
 
     @property
     def s2m_steps(self) -> int:
-        """Denoising steps of maps."""
-        return self.plan.steps_of(self.plan.s2m, self.config.steps)
+        """Denoising steps of maps; none where they are given."""
+        return 0 if self.plan.s2m is None else self.sampling_of("s2m").steps
+
+    @property
+    def guided(self) -> bool:
+        """Tells whether a stage is guided, which asks its model for two answers at once."""
+        return any(self.sampling_of(stage).guidance != 1 for stage in self.plan.sampling)
 
     @property
     def clip_frames(self) -> int:
@@ -119,9 +119,7 @@ class Run:
         """Returns how videos are sampled, for JSON."""
         height, width = self.plan.m2v.size_hw
         return {
-            "steps": self.m2v_steps,
-            "guidance": self.guidance,
-            "solver": self.config.solver or solver_of(self.plan.m2v.distilled_steps),
+            **dataclasses.asdict(self.sampling_of("m2v")),
             **self._maps_sampling(),
             "cache": self.config.cache,
             "quantize": self.config.quantize,
@@ -134,13 +132,10 @@ class Run:
 
     def _maps_sampling(self) -> dict[str, Any]:
         """Returns what S2M does otherwise than M2V."""
-        said: dict[str, Any] = {}
-        if self.plan.s2m is not None and self.plan.s2m.distilled_steps != self.plan.m2v.distilled_steps:
-            solver = self.config.solver or solver_of(self.plan.s2m.distilled_steps)
-            said = {"maps_steps": self.s2m_steps, "maps_solver": solver}
-        if self.maps_guidance != self.guidance:
-            said["maps_guidance"] = self.maps_guidance
-        return said
+        if self.plan.s2m is None:
+            return {}
+        maps, video = (dataclasses.asdict(self.sampling_of(stage)) for stage in ("s2m", "m2v"))
+        return {f"maps_{name}": value for name, value in maps.items() if value != video[name]}
 
     def fingerprint(self, wanted: Mapping[str, Any], num_frames: int) -> str:
         """Returns the digest of what decides a sample's bytes.

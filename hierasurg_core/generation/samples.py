@@ -183,8 +183,8 @@ def _load(
     config, m2v_hw = run.config, run.plan.m2v.size_hw
     s2m_hw = m2v_hw if run.plan.s2m is None else run.plan.s2m.size_hw
     speed = Speed(config.compile, config.cache, config.memory, config.quantize)
-    guided = run.guidance != 1 or run.maps_guidance != 1
-    clip = ClipShape(s2m_hw, m2v_hw, CLIP_FRAMES[run.fps], CLIP_SECONDS[run.fps], batch=2 if guided else 1)
+    answers = 2 if run.guided else 1
+    clip = ClipShape(s2m_hw, m2v_hw, CLIP_FRAMES[run.fps], CLIP_SECONDS[run.fps], batch=answers)
     most = 1 if config.is_story else len(work)
     whole = config.memory in ("auto", "fast")
     batch = min(most, config.batch or (largest_batch(pipeline, device, clip, most) if whole else 1))

@@ -25,10 +25,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from hierasurg_core.config.sampling import SOLVERS, Solver
 from hierasurg_core.models import CogVideoXDPMScheduler
-
-Solver = Literal["sde-dpm++", "dpm++", "ddim"]
-SOLVERS: tuple[Solver, ...] = ("sde-dpm++", "dpm++", "ddim")
 
 
 @dataclass(frozen=True)
@@ -90,18 +88,6 @@ def solver_steps(scheduler: CogVideoXDPMScheduler, steps: int, solver: Solver) -
         levels = _level(scheduler, time), _level(scheduler, following)
         found.append(_step(time, *levels, before, True, scheduler.config["prediction_type"]))
     return tuple(found)
-
-
-def solver_of(distilled_steps: int | None) -> Solver:
-    """Returns a model's own solver: DDIM for a student of so many steps, CogVideoX's for any other."""
-    return "sde-dpm++" if distilled_steps is None else "ddim"
-
-
-def scale_of(asked: float | None, own: float, distilled_steps: int | None) -> float:
-    """Returns the scale of guidance: what is asked for, else the model's; none for a student."""
-    if asked is not None:
-        return asked
-    return own if distilled_steps is None else 1.0
 
 
 def steps_along(

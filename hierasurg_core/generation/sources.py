@@ -6,6 +6,7 @@ do not belong together; weights are read by `ModelPlan.load` only.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import torch
 
 from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import GenerateConfig
+from hierasurg_core.config.sampling import StageSampling, as_index, own_sampling
 from hierasurg_core.errors import DataError, UsageError, WeightsError
-from hierasurg_core.generation.folders import part_folder, read_model_index
+from hierasurg_core.generation.folders import part_folder
 from hierasurg_core.generation.limits import check_size
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
-from hierasurg_core.generation.solvers import scale_of
 from hierasurg_core.models import (
     M2VTransformer3DModel,
     S2MTransformer3DModel,
@@ -28,6 +29,7 @@ from hierasurg_core.models import (
     load_vae,
 )
 from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
+from hierasurg_core.models.defaults import SAMPLING, read_pipeline_sampling, read_sampling
 from hierasurg_core.models.hub import local_folder
 from hierasurg_core.models.loading import find_beside, tensor_shapes
 from hierasurg_core.models.text_vectors import find_text_vectors, load_text_vectors
@@ -36,7 +38,6 @@ from hierasurg_core.progress import Progress
 RATES = (1, 8)  # frames a second
 MINI = "the bundled mini models"
 _PUBLIC_S2M_SIZE_HW = (256, 384)  # what it is used at; its config repeats the base model's 480x720
-_DEFAULT_STEPS = 50
 _TRAINING_STEPS = 1000
 _TEXT_WIDTH = 768  # of SurgVLP's vectors
 
@@ -76,9 +77,7 @@ class ModelPlan:
         m2v: The other stage.
         vae: Folder.
         scheduler: Folder.
-        steps: Default of denoising steps, for models that are no students.
-        guidance: Default scale.
-        maps_guidance: That of S2M.
+        sampling: How each stage is sampled unless a call says otherwise.
         notes: What was chosen for the user besides.
     """
 
@@ -87,9 +86,7 @@ class ModelPlan:
     m2v: StageModel
     vae: Path
     scheduler: Path
-    steps: int
-    guidance: float
-    maps_guidance: float
+    sampling: Mapping[str, StageSampling]
     notes: tuple[str, ...]
 
     def rate(self, asked: int | None) -> int:
@@ -105,17 +102,6 @@ class ModelPlan:
                 f"--fps {asked} is not possible: the model {self.m2v.folder} makes {allowed} fps"
             )
         return asked or rates[0]
-
-    def steps_of(self, stage: StageModel | None, asked: int | None) -> int:
-        """Returns the denoising steps of a stage: those asked for, else a student's own, else the default."""
-        return asked or (None if stage is None else stage.distilled_steps) or self.steps
-
-    def guidance_of(self, config: GenerateConfig) -> tuple[float, float]:
-        """Returns the scales of S2M and M2V: those asked for, else their own; a student has none."""
-        asked = config.guidance if config.maps_guidance is None else config.maps_guidance
-        student = None if self.s2m is None else self.s2m.distilled_steps
-        maps = scale_of(asked, self.maps_guidance, student)
-        return maps, scale_of(config.guidance, self.guidance, self.m2v.distilled_steps)
 
     def load(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> HieraSurgPipeline:
         """Reads the weights.
@@ -134,8 +120,8 @@ class ModelPlan:
         m2v = load_transformer(self.m2v.folder, dtype, device)
         assert isinstance(m2v, M2VTransformer3DModel)
         progress.advance()
-        scales = self.guidance, self.maps_guidance
-        pipeline = HieraSurgPipeline(s2m, m2v, vae, load_scheduler(self.scheduler), self.steps, *scales)
+        scheduler = load_scheduler(self.scheduler)
+        pipeline = HieraSurgPipeline(s2m, m2v, vae, scheduler, as_index(self.sampling))
         pipeline.set_progress_bar_config(disable=True)
         for name, file in self._text_vectors().items():
             pipeline.text_vectors[name] = load_text_vectors(file, torch.device("cpu"))
@@ -199,11 +185,18 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
     for name, stage in stages.items():
         _expect_channels(stage, name, vae)
 
-    defaults = {} if whole else read_model_index(base)
+    defaults = {} if whole else read_pipeline_sampling(base)
+    for name in replaced:
+        beside = find_beside(stages[name].folder, SAMPLING)
+        said = {} if beside is None else read_sampling(beside.parent)
+        defaults.update({name: said[name]} if name in said else {})
     longest = int(
         _read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
     )
-    steps = min(longest, defaults.get("default_steps", _DEFAULT_STEPS))
+    own = {
+        name: own_sampling(defaults.get(name, StageSampling()), stage.distilled_steps)
+        for name, stage in stages.items()
+    }
     if config.steps is not None and config.steps > longest:
         raise UsageError(f"--steps {config.steps} is not possible: the scheduler has {longest} steps")
     notes += [
@@ -211,16 +204,13 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         for name, stage in stages.items()
         if stage.distilled_steps is not None and (asked := _beside_student(config, stage.distilled_steps))
     ]
-    guidance = float(defaults.get("default_guidance", 1.0))
     return ModelPlan(
         name=_name(None if whole else base_name, replaced),
         s2m=stages.get("s2m"),
         m2v=stages["m2v"],
         vae=vae,
         scheduler=scheduler,
-        steps=steps,
-        guidance=guidance,
-        maps_guidance=float(defaults.get("default_maps_guidance", guidance)),
+        sampling={name: dataclasses.replace(how, steps=min(longest, how.steps)) for name, how in own.items()},
         notes=tuple(notes),
     )
 
@@ -262,7 +252,7 @@ def _base_part(base: Path, name: str) -> Path:
     """Returns a part of the pipeline folder."""
     if not base.is_dir():
         raise WeightsError(f"there is no folder {base}: give a pipeline folder or a Hub id as --model")
-    read_model_index(base)
+    read_pipeline_sampling(base)
     return part_folder(base, name)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from hierasurg_core.artifacts import (
     sha256_file,
     write_json,
 )
+from hierasurg_core.config.sampling import StageSampling, as_index, own_sampling
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models.compat import PUBLIC_CLASSES
+from hierasurg_core.models.defaults import MODEL_INDEX, PIPELINE_CLASS
 from hierasurg_core.models.loading import CONFIG_FILE, WEIGHT_FILES, find_transformer, load_transformer
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.models.text_vectors import TEXT_VECTORS, find_text_vectors, takes_text_vectors
@@ -161,8 +163,7 @@ def write_pipeline(
     m2v: Path,
     shared: Path,
     dtype: torch.dtype,
-    default_steps: int,
-    default_maps_guidance: float | None = None,
+    sampling: Mapping[str, StageSampling],
     card: Card,
 ) -> None:
     """Writes the folder of a whole pipeline; one that is there is replaced as a whole.
@@ -173,9 +174,8 @@ def write_pipeline(
         m2v: Likewise.
         shared: Folder with `vae/` and `scheduler/`.
         dtype: Of the transformers' weights.
-        default_steps: Denoising steps of a stage that is no student, unless told otherwise. Where both are
-            students of equally many steps, the index names those.
-        default_maps_guidance: Scale of S2M's guidance unless told otherwise; None: that of M2V, which is 1.
+        sampling: How each stage is sampled unless told otherwise; of a few-step student the index says its
+            own way.
         card: Becomes README.md.
 
     Raises:
@@ -183,34 +183,34 @@ def write_pipeline(
         WeightsError: A model cannot be read.
         ResourceError: The disk is full.
     """
-    if target.exists() and any(target.iterdir()) and not (target / "model_index.json").is_file():
+    if target.exists() and any(target.iterdir()) and not (target / MODEL_INDEX).is_file():
         raise UsageError(f"{target} holds other files than a pipeline; choose another folder for --export")
     ensure_writable_folder(target.absolute().parent)
     with atomic_folder(target) as folder:
-        distilled: list[int | None] = []
+        own: dict[str, StageSampling] = {}
         of_vectors: dict[str, Path] = {}
         for name, source in (("s2m", s2m), ("m2v", m2v)):
             model = load_transformer(source, dtype)
-            distilled.append(model.config["distilled_steps"])
+            own[name] = own_sampling(sampling.get(name, StageSampling()), model.config["distilled_steps"])
             model.save_pretrained(folder / name)
             if takes_text_vectors(model):
                 of_vectors[name] = source
         copy_parts(shared, folder)
         _copy_all_text_vectors(of_vectors, folder)
-        write_json(
-            folder / "model_index.json",
-            {
-                "_class_name": "HieraSurgPipeline",
-                "default_steps": steps_of_both(distilled, default_steps),
-                "default_guidance": 1.0,
-                "default_maps_guidance": default_maps_guidance,
-                "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
-                "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
-                "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
-                "vae": ["diffusers", "AutoencoderKLCogVideoX"],
-            },
-        )
+        write_json(folder / MODEL_INDEX, model_index(own))
         (folder / "README.md").write_text(card.text(), encoding="utf-8")
+
+
+def model_index(sampling: Mapping[str, StageSampling]) -> dict[str, Any]:
+    """Returns a pipeline folder's `model_index.json`."""
+    return {
+        "_class_name": PIPELINE_CLASS,
+        "sampling": as_index(sampling),
+        "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
+        "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
+        "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
 
 
 def _copy_all_text_vectors(sources: Mapping[str, Path], folder: Path) -> None:
@@ -220,13 +220,6 @@ def _copy_all_text_vectors(sources: Mapping[str, Path], folder: Path) -> None:
     together = len({sha256_file(file) for file in files.values()}) == 1
     for name, file in files.items():
         copy_text_vectors(file, folder if together else folder / name)
-
-
-def steps_of_both(distilled: Sequence[int | None], default_steps: int) -> int:
-    """Returns a pipeline's `default_steps`: what all of its stages are distilled to, else the given ones."""
-    common = set(distilled)
-    own = common.pop() if len(common) == 1 else None
-    return default_steps if own is None else own
 
 
 def write_public(model: CogVideoXStack, target: Path) -> None:

@@ -24,6 +24,7 @@ import torch
 
 from hierasurg_core import artifacts, runtime
 from hierasurg_core.config import TrainConfig
+from hierasurg_core.config.sampling import StageSampling, own_sampling
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models import (
     CogVideoXStack,
@@ -35,7 +36,8 @@ from hierasurg_core.models import (
 )
 from hierasurg_core.models.backbone import CogVideoXDPMScheduler
 from hierasurg_core.models.conditioning import map_grid
-from hierasurg_core.models.export import steps_of_both
+from hierasurg_core.models.defaults import MODEL_INDEX
+from hierasurg_core.models.export import model_index
 from hierasurg_core.phantom.encoded import draw_together
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
@@ -89,10 +91,14 @@ M2V_CONFIG: dict[str, Any] = {
     "segmap_posenc_spatial_scale": 1.0,
     "segmap_posenc_temporal_scale": 4.0,
 }
-DEFAULT_STEPS = 10
-"""Sampling steps of the bundled pipeline, where more bring nothing that is seen."""
-MAPS_GUIDANCE = 3.0
-"""Of S2M's classifier-free guidance: of 72 requests (dpm++) 68 % reach the asked target, 49 % without it."""
+SAMPLING = {
+    "s2m": StageSampling(steps=10, guidance=3.0, solver="dpm++"),
+    "m2v": StageSampling(steps=10, guidance=1.0, solver="dpm++"),
+}
+"""Of the bundled pipeline.
+
+Guidance: of 72 requests 68 % reach the asked target, 49 % without it.
+"""
 VAE_STEPS, VAE_CLIPS = 9600, 8
 _CHECKPOINT_STEPS = 2000
 
@@ -199,7 +205,7 @@ def train_stage(
             stage,
             teacher,
             make_grid(scheduler, piece.grid, piece.substeps).to(device),
-            guidance=piece.guidance or (MAPS_GUIDANCE if part == "s2m" else 1.0),
+            guidance=piece.guidance or SAMPLING[part].guidance,
         )
     drawn = time.monotonic() - began
     progress.note(f"{name}: {piece.clips} clips drawn and encoded in {drawn:.0f} s")
@@ -249,35 +255,19 @@ def bundle(out: Path, target: Path, students: Collection[str] = ()) -> None:
         target: The pipeline folder, replaced whole.
         students: Stages whose student is taken in their place.
     """
-    distilled: list[int | None] = []
+    own: dict[str, StageSampling] = {}
     with artifacts.atomic_folder(target) as folder:
         for name in ("s2m", "m2v"):
             run = out / (name + SUFFIX if name in students else name)
             model = load_transformer(run / "transformer", torch.float16)
             model.save_pretrained(folder / name)
-            distilled.append(model.config["distilled_steps"])
+            own[name] = own_sampling(SAMPLING[name], model.config["distilled_steps"])
         load_vae(out / "vae", torch.float16, "cpu").save_pretrained(folder / "vae")
         CogVideoXDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(folder / "scheduler")
-        artifacts.write_json(
-            folder / "model_index.json", model_index(steps_of_both(distilled, DEFAULT_STEPS))
-        )
+        artifacts.write_json(folder / MODEL_INDEX, model_index(own))
         for path in folder.rglob("*"):
             # safetensors leaves files that only their owner may read; a package is read by all.
             path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def model_index(default_steps: int = DEFAULT_STEPS) -> dict[str, Any]:
-    """The pipeline folder's `model_index.json`."""
-    return {
-        "_class_name": "HieraSurgPipeline",
-        "default_steps": default_steps,
-        "default_guidance": 1.0,
-        "default_maps_guidance": MAPS_GUIDANCE,
-        "m2v": ["hierasurg_core.models", "M2VTransformer3DModel"],
-        "s2m": ["hierasurg_core.models", "S2MTransformer3DModel"],
-        "scheduler": ["diffusers", "CogVideoXDPMScheduler"],
-        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
-    }
 
 
 def main() -> None:

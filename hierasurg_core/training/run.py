@@ -6,6 +6,7 @@ Owns what a run's folder holds besides the loop's own (see `checkpoint`):
     out/start.tsv          what became of every tensor of the base
     out/data.json          what the data set was, for the model's card
     out/vae/, scheduler/   the base's, which `generate` needs beside the transformer
+    out/sampling.json      how the base's models are sampled, where it says so
     out/public/            the public code's form, where asked for
 
 All ranks call `run_training`; rank 0 writes.
@@ -27,6 +28,7 @@ from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN, VAL
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
+from hierasurg_core.models.defaults import read_sampling, write_sampling
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
 from hierasurg_core.models.export import (
     Card,
@@ -59,7 +61,6 @@ from hierasurg_core.training.trainer import Extras, TrainResult, train
 
 PUBLIC = "public"
 _MATRIX = 8192  # sides of the product that stands for a GPU's peak (baselines.md)
-_DEFAULT_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def _write_beginnings(plan: TrainingPlan) -> None:
     kept = {key: said.get(key) for key in ("notice", "form", "clips", "splits", "vae")}
     write_json(out / "data.json", {"dataset": str(config.dataset), **kept})
     copy_parts(plan.base, out)
+    write_sampling(read_sampling(plan.base), out)
     if config.text_vectors is not None:
         copy_text_vectors(config.text_vectors, out)
 
@@ -336,21 +338,9 @@ def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
         m2v=m2v / "transformer",
         shared=config.out,
         dtype=number_type,
-        **_defaults(plan),
+        sampling={**read_sampling(m2v), **read_sampling(s2m)},
         card=_card(s2m, m2v),
     )
-
-
-def _defaults(plan: TrainingPlan) -> dict[str, Any]:
-    """Steps, and the scale of S2M's guidance, as the base's pipeline has them, where it is one."""
-    assert plan.base is not None
-    path = plan.base / "model_index.json"
-    said = read_json(path) if path.is_file() else {}
-    said = said if isinstance(said, dict) else {}
-    return {
-        "default_steps": int(said.get("default_steps", _DEFAULT_STEPS)),
-        "default_maps_guidance": said.get("default_maps_guidance"),
-    }
 
 
 def _card(s2m: Path, m2v: Path) -> Card:

@@ -106,7 +106,7 @@ def main() -> None:
                     model.disable_cache()
     if asked.student is not None:
         student = opened(asked.student, device, asked.batch)
-        own = {stage: student.steps_of(stage) for stage in ("s2m", "m2v")}
+        own = {stage: student.sampling_of(stage).steps for stage in ("s2m", "m2v")}
         tell({"student": str(asked.student), "steps": own}, measured(student, None, None, asked), first)
 
 

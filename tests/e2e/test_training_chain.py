@@ -9,8 +9,10 @@ import av
 import pytest
 import torch
 
+import hierasurg_core
 from hierasurg_cli.app import run
 from hierasurg_core.maps import load_clip
+from hierasurg_core.models.defaults import read_sampling
 from hierasurg_core.phantom.operation import write_operations
 from hierasurg_core.progress import SilentProgress
 
@@ -64,6 +66,13 @@ def test_videos_become_maps_maps_models_and_models_a_video(tmp_path: Path, hiera
     assert {path.name for path in (tmp_path / "pipeline").iterdir()} == {
         *("README.md", "m2v", "model_index.json", "s2m", "scheduler", "vae")
     }
+    mini = read_sampling(Path(hierasurg_core.__file__).parent / "assets" / "mini")
+    for of_mini in (
+        "pipeline",
+        "runs/s2m",
+        "runs/m2v",
+    ):  # they started from mini
+        assert read_sampling(tmp_path / of_mini) == mini, of_mini
     card = (tmp_path / "pipeline" / "README.md").read_text()
     for said in (
         "license: ",

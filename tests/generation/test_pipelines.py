@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generation.tiny_assets import NUM_ENTITIES, SIZE_HW, edit_json, photograph, tiny_pipeline
+from generation.tiny_assets import NUM_ENTITIES, SIZE_HW, edit_json, photograph, scaled, tiny_pipeline
 from maps.moving_shapes import moving_ids
 
+from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation import HieraSurgPipeline, Sampling
 from hierasurg_core.generation.limits import check_frames, check_size, expect_levels
@@ -81,11 +82,12 @@ def test_each_stage_has_a_guidance_of_its_own():
 
     def scales(guidance: float | None = None, maps_guidance: float | None = None) -> tuple[float, float]:
         told = dataclasses.replace(sampling(), guidance=guidance, maps_guidance=maps_guidance)
-        return pipeline.guidance_of("s2m", told), pipeline.guidance_of("m2v", told)
+        first, second = (pipeline.sampling_of(stage, told) for stage in ("s2m", "m2v"))
+        return first.guidance, second.guidance
 
     assert scales() == (1.0, 1.0)
     plain, guided = maps_of(pipeline), maps_of(pipeline, guidance=3.0)
-    pipeline.register_to_config(default_guidance=1.5, default_maps_guidance=3.0)
+    pipeline.register_to_config(sampling=scaled(s2m=3.0, m2v=1.5))
     assert scales() == (3.0, 1.5)
     assert scales(guidance=2.0) == (2.0, 2.0)
     assert scales(maps_guidance=4.0) == (4.0, 1.5)
@@ -96,16 +98,14 @@ def test_each_stage_has_a_guidance_of_its_own():
     assert scales() == (1.0, 1.5)  # a student took its teacher's over
 
 
-def test_a_pipeline_folder_keeps_its_guidance(tmp_path: Path):
+def test_a_pipeline_folder_keeps_its_stages_sampling(tmp_path: Path):
     pipeline = tiny_pipeline()
-    pipeline.register_to_config(default_maps_guidance=3.0)
-    pipeline.save_pretrained(tmp_path / "kept")
-    assert HieraSurgPipeline.from_pretrained(tmp_path / "kept").config["default_maps_guidance"] == 3.0
-    tiny_pipeline().save_pretrained(tmp_path / "none")
-    assert HieraSurgPipeline.from_pretrained(tmp_path / "none").config["default_maps_guidance"] is None
-    edit_json(tmp_path / "kept" / "model_index.json", default_maps_guidance=-1)
-    with pytest.raises(WeightsError, match="impossible defaults"):
-        HieraSurgPipeline.from_pretrained(tmp_path / "kept")
+    own = {"s2m": {"steps": 7, "guidance": 3.0, "solver": "dpm++"}}
+    pipeline.register_to_config(sampling=own)
+    pipeline.save_pretrained(tmp_path)
+    kept = HieraSurgPipeline.from_pretrained(tmp_path)
+    assert kept.sampling_of("s2m") == StageSampling(7, 3.0, "dpm++")
+    assert kept.sampling_of("m2v") == StageSampling(50, 1.0, "sde-dpm++")  # as the published ones
 
 
 def test_a_plain_m2v_minds_no_words():
@@ -126,7 +126,7 @@ def test_maps_of_another_size_are_fitted(pipeline: HieraSurgPipeline):
 def test_a_reloaded_pipeline_makes_the_same(tmp_path: Path, pipeline: HieraSurgPipeline):
     pipeline.save_pretrained(tmp_path)
     again = HieraSurgPipeline.from_pretrained(tmp_path)
-    assert again.config["default_steps"] == 2
+    assert again.sampling_of("m2v").steps == 2
     first = pipeline(PHOTO, MAPS.map_FHW[0], NUM_ENTITIES, phase=1, triplet=17)
     second = again(PHOTO, MAPS.map_FHW[0], NUM_ENTITIES, phase=1, triplet=17)
     assert np.array_equal(first.frames_FHWC, second.frames_FHWC)
@@ -186,9 +186,18 @@ def test_a_missing_part_is_named(own_assets: Path, part: str):
 
 def test_an_index_that_is_none(own_assets: Path):
     index = own_assets / "mini" / "model_index.json"
-    edit_json(index, default_steps="many")
-    with pytest.raises(WeightsError, match="impossible defaults"):
-        HieraSurgPipeline.from_pretrained(own_assets / "mini")
+    for said, why in (
+        (3, "must name stages"),
+        ({"vae": {}}, "'vae' is no stage"),
+        ({"s2m": {"step": 4}}, "takes steps, guidance, solver"),
+        ({"s2m": {"steps": "many"}}, "steps must be a number"),
+        ({"s2m": {"steps": 0}}, "steps must be 1 or more"),
+        ({"m2v": {"guidance": -1}}, "guidance must be 0 or more"),
+        ({"m2v": {"solver": "euler"}}, "solver must be one of"),
+    ):
+        edit_json(index, sampling=said)
+        with pytest.raises(WeightsError, match=why):
+            HieraSurgPipeline.from_pretrained(own_assets / "mini")
     edit_json(index, _class_name="StableDiffusionPipeline")
     with pytest.raises(WeightsError, match="does not describe"):
         HieraSurgPipeline.from_pretrained(own_assets / "mini")

@@ -2,10 +2,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from generation.tiny_assets import edit_json, tiny_pipeline
+from generation.tiny_assets import edit_json, scaled, tiny_pipeline
 
 from hierasurg_core.artifacts import sha256_file, write_json
 from hierasurg_core.config import GenerateConfig
+from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.errors import UsageError, WeightsError
 from hierasurg_core.generation.sources import MINI, ModelPlan, plan_models
 
@@ -41,13 +42,13 @@ def test_the_bundled_models_are_the_default(assets: Path, tmp_path: Path):
     assert found.s2m is not None
     assert found.s2m.size_hw == found.m2v.size_hw == (64, 96)
     assert found.m2v.rates == (1,)
-    assert (found.steps, found.guidance) == (2, 1.0)
+    assert found.sampling == {stage: StageSampling(steps=2) for stage in ("s2m", "m2v")}
     assert found.notes == ()
 
 
-def test_the_stages_guidance_is_the_index_s_unless_asked_for(assets: Path, tmp_path: Path):
-    edit_json(assets / "mini" / "model_index.json", default_guidance=1.5, default_maps_guidance=3.0)
-    found = plan(assets, tmp_path)
+def test_the_stages_guidance_is_the_index_s_unless_asked_for(own_assets: Path, tmp_path: Path):
+    edit_json(own_assets / "mini" / "model_index.json", sampling=scaled(s2m=3.0, m2v=1.5))
+    found = plan(own_assets, tmp_path)
     for guidance, maps_guidance, scales in (
         (None, None, (3.0, 1.5)),
         (2.0, None, (2.0, 2.0)),
@@ -55,10 +56,27 @@ def test_the_stages_guidance_is_the_index_s_unless_asked_for(assets: Path, tmp_p
         (1.0, 4.0, (4.0, 1.0)),
     ):
         config = GenerateConfig(guidance=guidance, maps_guidance=maps_guidance)
-        assert found.guidance_of(config) == scales, config
-    edit_json(assets / "mini" / "s2m" / "config.json", distilled_steps=4)
-    student = plan(assets, tmp_path)
-    assert student.guidance_of(GenerateConfig()) == (1.0, 1.5)
+        settled = [config.sampling_of(stage, found.sampling[stage]) for stage in ("s2m", "m2v")]
+        assert tuple(how.guidance for how in settled) == scales, config
+    edit_json(own_assets / "mini" / "s2m" / "config.json", distilled_steps=4)
+    student = plan(own_assets, tmp_path)
+    assert student.sampling["s2m"] == StageSampling(4, 1.0, "ddim")
+    assert student.sampling["m2v"].guidance == 1.5
+
+
+def test_a_run_is_sampled_as_what_it_started_from(assets: Path, tmp_path: Path):
+    s2m = finished_run(tmp_path, "s2m")
+    finished_run(tmp_path, "m2v", vae=True)
+    published = StageSampling()
+    assert plan(assets, tmp_path).sampling == {"s2m": published, "m2v": published}
+    own = {"steps": 6, "guidance": 3.0, "solver": "dpm++"}
+    write_json(s2m / "sampling.json", {"s2m": own, "m2v": {"steps": 9}})
+    assert plan(assets, tmp_path).sampling == {"s2m": StageSampling(6, 3.0, "dpm++"), "m2v": published}
+    alone = plan(assets, tmp_path, model=str(assets / "mini"), s2m=str(s2m))
+    assert alone.sampling == {"s2m": StageSampling(6, 3.0, "dpm++"), "m2v": StageSampling(steps=2)}
+    write_json(s2m / "sampling.json", {"s2m": {"steps": -6}})
+    with pytest.raises(WeightsError, match=r"sampling\.json says an impossible sampling: steps must be 1"):
+        plan(assets, tmp_path)
 
 
 def test_finished_runs_of_both_stages_come_first(assets: Path, tmp_path: Path):

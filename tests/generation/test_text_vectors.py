@@ -154,7 +154,7 @@ def test_an_exported_pipeline_carries_them(speaking: Path, tmp_path: Path, same:
         vectors_file(runs[name].parent / TEXT_VECTORS, seed=0 if same else index)
     target = tmp_path / "pipeline"
     card = Card("A pipeline", None, {})
-    write_pipeline(target, **runs, shared=speaking / "mini", dtype=torch.float32, default_steps=1, card=card)
+    write_pipeline(target, **runs, shared=speaking / "mini", dtype=torch.float32, sampling={}, card=card)
     found = sorted(path.relative_to(target).parent.as_posix() for path in target.rglob(TEXT_VECTORS))
     assert found == (["."] if same else ["m2v", "s2m"])
     run(speaking, tmp_path, model=str(target))

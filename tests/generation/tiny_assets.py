@@ -21,6 +21,7 @@ from hierasurg_core.video import write_png
 
 SIZE_HW = (64, 96)
 NUM_ENTITIES = 4
+TWO_STEPS: dict[str, dict[str, Any]] = {stage: {"steps": 2} for stage in ("s2m", "m2v")}
 SCHEDULER = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -74,7 +75,7 @@ def tiny_pipeline(
         for name, parameter in model.named_parameters():
             if "norm" in name and "linear" in name:
                 torch.nn.init.normal_(parameter, std=0.2)
-    return HieraSurgPipeline(s2m, m2v, vae, CogVideoXDPMScheduler(**SCHEDULER), default_steps=2)
+    return HieraSurgPipeline(s2m, m2v, vae, CogVideoXDPMScheduler(**SCHEDULER), TWO_STEPS)
 
 
 def write_assets(folder: Path, *, vector_dim: int | None = None) -> Path:
@@ -114,6 +115,11 @@ def photograph(map_HW: np.ndarray, seed: int) -> np.ndarray:
     """Returns a picture whose colours follow a map."""
     colours = np.random.default_rng(seed).integers(20, 235, (256, 3), dtype=np.uint8)
     return colours[map_HW]
+
+
+def scaled(**scales: float) -> dict[str, dict[str, Any]]:
+    """Returns how the tiny pipeline's stages are sampled, with scales of guidance."""
+    return {stage: {**TWO_STEPS[stage], "guidance": scale} for stage, scale in scales.items()}
 
 
 def edit_json(path: Path, **changes: object) -> None:

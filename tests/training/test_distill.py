@@ -298,12 +298,14 @@ def test_both_students_are_exported_as_a_pipeline_of_their_steps(root: Path) -> 
     one = train(student_of(root, "m2v", export=str(root / "pipeline"), condition_dropout=0.5))
     assert one.export is not None
     index = read_json(root / "pipeline" / "model_index.json")
-    assert index["default_steps"] == 4
+    of_student = {"steps": 4, "guidance": 1.0, "solver": "ddim"}
+    assert index["sampling"] == {"s2m": of_student, "m2v": of_student}
     pipeline = HieraSurgPipeline.from_pretrained(root / "pipeline")
-    assert [pipeline.steps_of(stage) for stage in ("s2m", "m2v")] == [4, 4]
+    assert [pipeline.sampling_of(stage).steps for stage in ("s2m", "m2v")] == [4, 4]
     assert "4 steps, taught by" in (root / "pipeline" / "README.md").read_text()
     plan = plan_models(GenerateConfig(model=str(root / "pipeline")), root, root)
-    assert (plan.steps_of(plan.s2m, None), plan.steps_of(plan.m2v, 9), plan.notes) == (4, 9, ())
+    assert [plan.sampling[stage].steps for stage in ("s2m", "m2v")] == [4, 4]
+    assert plan.notes == ()
 
 
 def test_a_student_beside_a_model_keeps_its_own_steps_and_others_are_warned_of(root: Path) -> None:
@@ -312,7 +314,7 @@ def test_a_student_beside_a_model_keeps_its_own_steps_and_others_are_warned_of(r
         name: str(root / "runs" / run) for name, run in (("s2m", "s2m-student"), ("m2v", "m2v"))
     }
     plan = plan_models(GenerateConfig(**runs), root, root)
-    assert (plan.steps_of(plan.s2m, None), plan.steps_of(plan.m2v, None)) == (4, 50)
+    assert [plan.sampling[stage].steps for stage in ("s2m", "m2v")] == [4, 50]
     again = plan_models(GenerateConfig(**runs, steps=7, solver="dpm++"), root, root)
     said = "S2M is a student of 4 ddim steps; --steps 7 with --solver dpm++ is not what it learned"
     assert [note for note in again.notes if "student" in note] == [said]
