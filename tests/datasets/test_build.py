@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tiny_datasets import build, build_aloud, config, encoder, map_of, write_operation, write_vae
 
 from hierasurg_cli.app import run
+from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import BuildDatasetConfig
 from hierasurg_core.datasets.dataset import ClipSample, open_dataset
 from hierasurg_core.datasets.manifest import read_dataset_manifest
@@ -22,8 +23,8 @@ from hierasurg_core.video import read_image
 ROOT = Path(__file__).parents[2]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
 
 
 def ids(clip: ClipSample) -> NDArray[np.uint8]:

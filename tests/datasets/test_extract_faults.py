@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numbered_videos import even_ticks, numbers_in, write_video
 
+from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import ExtractConfig
 from hierasurg_core.datasets.extract import ExtractResult, extract, read_manifest
 from hierasurg_core.errors import DataError, UsageError
@@ -26,8 +27,8 @@ def run(source: Path | None, out: Path, **settings: Any) -> ExtractResult:
     return extract(ExtractConfig(source=source, out=out, **settings), SilentProgress())
 
 
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def folder_digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in folder.iterdir()}
 
 
 def front_loaded(path: Path, scratch: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_killed_process_goes_on(whole: Path, tmp_path: Path) -> None:
         assert all(path.read_bytes().endswith(b"\xff\xd9") for path in found), "frames are whole"
     assert killed
     assert subprocess.run(line, cwd=tmp_path, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    assert folder_bytes(folder) == folder_bytes(tmp_path / "straight" / "video01")
+    assert folder_digests(folder) == folder_digests(tmp_path / "straight" / "video01")
 
 
 def test_a_manifest_of_another_kind_is_refused(whole: Path, tmp_path: Path) -> None:

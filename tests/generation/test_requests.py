@@ -13,7 +13,7 @@ from generation.tiny_assets import NUM_ENTITIES, SIZE_HW
 from maps.moving_shapes import moving_ids
 from safetensors.torch import load_file, save_file
 
-from hierasurg_core.artifacts import read_json
+from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation import generate
@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.mp4"))}
+def files(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in sorted(folder.glob("*.mp4"))}
 
 
 def test_requests_make_what_each_line_says(assets: Path, tmp_path: Path):

@@ -96,7 +96,7 @@ def test_they_lie_with_the_model_in_its_part_or_its_run(speaking: Path, tmp_path
 
 
 def test_stories_requests_and_data_sets_take_them_too(speaking: Path, tmp_path: Path, file: Path):
-    def made(name: str, **options: Any) -> dict[str, bytes]:
+    def made(name: str, **options: Any) -> dict[str, str]:
         run(speaking, tmp_path, out=tmp_path / name, text_vectors=file, steps=1, **options)
         return files(tmp_path / name)
 

@@ -17,6 +17,7 @@ from labeling_program import label_aloud
 from PIL import Image
 from true_segmenter import COLOURS, SIZE_HW, TrueModels, true_map, write_frames
 
+from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import LabelConfig
 from hierasurg_core.config.label import MapFormat
 from hierasurg_core.datasets.mapfiles import VideoMaps
@@ -37,9 +38,9 @@ def labelled(videos: Path, models: TrueModels | None = None, **settings: Any) ->
     )
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def files(folder: Path) -> dict[str, str]:
     """Names and bytes of the maps."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".json"}
+    return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.suffix != ".json"}
 
 
 def manifest(folder: Path) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import filecmp
 import io
 import pickle
 import struct
@@ -74,7 +75,7 @@ def test_a_clip_of_twelve_objects_takes_kilobytes(tmp_path: Path):
     save_clip(tmp_path / "a.pkl", clip)
     save_clip(tmp_path / "b.pkl", clip)
     assert (tmp_path / "a.pkl").stat().st_size <= 150_000
-    assert (tmp_path / "a.pkl").read_bytes() == (tmp_path / "b.pkl").read_bytes()
+    assert filecmp.cmp(tmp_path / "a.pkl", tmp_path / "b.pkl", shallow=False)
     assert np.array_equal(load_clip(tmp_path / "a.pkl").map_FHW, clip.map_FHW)
 
 
