@@ -92,12 +92,13 @@ M2V_CONFIG: dict[str, Any] = {
     "segmap_posenc_temporal_scale": 4.0,
 }
 SAMPLING = {
-    "s2m": StageSampling(steps=10, guidance=3.0, solver="dpm++"),
-    "m2v": StageSampling(steps=10, guidance=1.0, solver="dpm++"),
+    "s2m": StageSampling(steps=4, guidance=3.0, solver="dpm++"),
+    "m2v": StageSampling(steps=4, guidance=1.0, solver="dpm++"),
 }
 """Of the bundled pipeline.
 
-Guidance: of 72 requests 68 % reach the asked target, 49 % without it.
+M2V: 24.5 dB of 16 clips in 4 steps, 24.2 in 10; 24.3 in 10 of the stochastic solver. S2M: 68 % of 72 requests
+reach the asked target in 4 steps as in 10, 49 % without guidance.
 """
 VAE_STEPS, VAE_CLIPS = 9600, 8
 _CHECKPOINT_STEPS = 2000
