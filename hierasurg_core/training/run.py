@@ -338,7 +338,11 @@ def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
         m2v=m2v / "transformer",
         shared=config.out,
         dtype=number_type,
-        sampling={**read_sampling(m2v), **read_sampling(s2m)},
+        sampling={
+            stage: said[stage]
+            for stage, run in (("s2m", s2m), ("m2v", m2v))
+            if stage in (said := read_sampling(run))
+        },
         card=_card(s2m, m2v),
     )
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from tiny_datasets import build, config, write_operation
 
 from hierasurg_core.artifacts import read_json, sha256_file
+from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation import HieraSurgPipeline, Sampling
 from hierasurg_core.models.export import Card, write_pipeline
@@ -154,7 +155,8 @@ def test_an_exported_pipeline_carries_them(speaking: Path, tmp_path: Path, same:
         vectors_file(runs[name].parent / TEXT_VECTORS, seed=0 if same else index)
     target = tmp_path / "pipeline"
     card = Card("A pipeline", None, {})
-    write_pipeline(target, **runs, shared=speaking / "mini", dtype=torch.float32, sampling={}, card=card)
+    once = {stage: StageSampling(steps=1) for stage in ("s2m", "m2v")}
+    write_pipeline(target, **runs, shared=speaking / "mini", dtype=torch.float32, sampling=once, card=card)
     found = sorted(path.relative_to(target).parent.as_posix() for path in target.rglob(TEXT_VECTORS))
     assert found == (["."] if same else ["m2v", "s2m"])
     run(speaking, tmp_path, model=str(target))

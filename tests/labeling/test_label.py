@@ -39,7 +39,7 @@ def labelled(videos: Path, models: TrueModels | None = None, **settings: Any) ->
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Names and bytes of the maps."""
+    """Names and digests of the maps."""
     return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.suffix != ".json"}
 
 
