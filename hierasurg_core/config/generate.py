@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hierasurg_core.config.checks import at_least, check_choices, check_device, in_seeds
-from hierasurg_core.config.sampling import Solver, StageSampling
+from hierasurg_core.config.sampling import Solver
 from hierasurg_core.errors import UsageError
 
 Fps = Literal[1, 8]
@@ -135,11 +135,6 @@ class GenerateConfig:
     def is_story(self) -> bool:
         """Tells whether one video of several clips is asked for."""
         return self.script is not None or self.seconds is not None
-
-    def sampling_of(self, stage: str, own: StageSampling) -> StageSampling:
-        """Returns how "s2m" or "m2v" is sampled: as asked for, and in all else as is its own."""
-        alone = self.maps_guidance if stage == "s2m" else None
-        return own.changed(self.steps, self.guidance if alone is None else alone, self.solver)
 
     def _check_start(self) -> None:
         if self.map is not None and self.maps is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from hierasurg_core.config.checks import at_least, check_choices
 from hierasurg_core.errors import UsageError
@@ -45,24 +45,56 @@ class StageSampling:
         at_least("guidance", self.guidance, 0)
         check_choices(self)
 
-    def changed(self, steps: int | None, guidance: float | None, solver: Solver | None) -> StageSampling:
-        """Returns what results where somebody asks for some of the three; None: as it is."""
+    def settled(self, stage: str, asked: Asked) -> StageSampling:
+        """Returns how "s2m" or "m2v" is sampled: as asked for, and in all else as here."""
+        guidance = asked.guidance
+        if stage == "s2m" and asked.maps_guidance is not None:
+            guidance = asked.maps_guidance
         return StageSampling(
-            self.steps if steps is None else steps,
+            self.steps if asked.steps is None else asked.steps,
             self.guidance if guidance is None else guidance,
-            solver or self.solver,
+            asked.solver or self.solver,
         )
 
 
-def own_sampling(default: StageSampling, distilled_steps: int | None) -> StageSampling:
+class Asked(Protocol):
+    """What a call asks for of both stages, and of S2M alone; None: as is the stage's own."""
+
+    @property
+    def steps(self) -> int | None:
+        """Denoising steps."""
+        ...
+
+    @property
+    def guidance(self) -> float | None:
+        """Scale of both stages."""
+        ...
+
+    @property
+    def maps_guidance(self) -> float | None:
+        """Scale of S2M alone."""
+        ...
+
+    @property
+    def solver(self) -> Solver | None:
+        """One of `SOLVERS`."""
+        ...
+
+
+def own_sampling(
+    samplings: Mapping[str, StageSampling], stage: str, distilled_steps: int | None
+) -> StageSampling:
     """Returns how a model is sampled unless told otherwise.
 
     Args:
-        default: Of its stage.
+        samplings: Of the stages of which anything is said; another is sampled as the published models.
+        stage: The model's.
         distilled_steps: A few-step student's number of steps: it is made for these, by DDIM, and has its
             teacher's guidance built in. None for any other model.
     """
-    return default if distilled_steps is None else StageSampling(distilled_steps, 1.0, "ddim")
+    if distilled_steps is not None:
+        return StageSampling(distilled_steps, 1.0, "ddim")
+    return samplings.get(stage, StageSampling())
 
 
 def as_index(samplings: Mapping[str, StageSampling]) -> dict[str, dict[str, Any]]:

@@ -378,12 +378,9 @@ class HieraSurgPipeline(DiffusionPipeline):
 
         A few-step student's own way is the one it was made for, whatever the pipeline says of its stage.
         """
-        default = of_index(self.config["sampling"]).get(stage, StageSampling())
-        own = own_sampling(default, getattr(self, stage).config["distilled_steps"])
-        if asked is None:
-            return own
-        alone = asked.maps_guidance if stage == "s2m" else None
-        return own.changed(asked.steps, asked.guidance if alone is None else alone, asked.solver)
+        distilled_steps = getattr(self, stage).config["distilled_steps"]
+        own = own_sampling(of_index(self.config["sampling"]), stage, distilled_steps)
+        return own if asked is None else own.settled(stage, asked)
 
     @property
     def placement(self) -> Placement:

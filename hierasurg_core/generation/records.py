@@ -93,7 +93,7 @@ class Run:
 
     def sampling_of(self, stage: str) -> StageSampling:
         """Returns how "s2m" or "m2v" is sampled."""
-        return self.config.sampling_of(stage, self.plan.sampling[stage])
+        return self.plan.sampling[stage].settled(stage, self.config)
 
     @property
     def m2v_steps(self) -> int:

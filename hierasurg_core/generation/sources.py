@@ -193,10 +193,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
     longest = int(
         _read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
     )
-    own = {
-        name: own_sampling(defaults.get(name, StageSampling()), stage.distilled_steps)
-        for name, stage in stages.items()
-    }
+    own = {name: own_sampling(defaults, name, stage.distilled_steps) for name, stage in stages.items()}
     if config.steps is not None and config.steps > longest:
         raise UsageError(f"--steps {config.steps} is not possible: the scheduler has {longest} steps")
     notes += [

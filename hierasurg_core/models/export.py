@@ -191,7 +191,7 @@ def write_pipeline(
         of_vectors: dict[str, Path] = {}
         for name, source in (("s2m", s2m), ("m2v", m2v)):
             model = load_transformer(source, dtype)
-            own[name] = own_sampling(sampling.get(name, StageSampling()), model.config["distilled_steps"])
+            own[name] = own_sampling(sampling, name, model.config["distilled_steps"])
             model.save_pretrained(folder / name)
             if takes_text_vectors(model):
                 of_vectors[name] = source

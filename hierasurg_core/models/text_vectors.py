@@ -19,12 +19,12 @@ from torch import Tensor
 
 from hierasurg_core.artifacts import atomic_file
 from hierasurg_core.errors import DataError
+from hierasurg_core.models.defaults import MODEL_INDEX
 from hierasurg_core.models.loading import find_beside
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
 
 TEXT_VECTORS = "text_vectors.safetensors"
-_PIPELINE_INDEX = "model_index.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ def find_text_vectors(part: Path) -> Path | None:
     """
     found = find_beside(part, TEXT_VECTORS)
     of_pipeline = part.parent / TEXT_VECTORS
-    if found is None and (part.parent / _PIPELINE_INDEX).is_file() and of_pipeline.is_file():
+    if found is None and (part.parent / MODEL_INDEX).is_file() and of_pipeline.is_file():
         return of_pipeline
     return found
 

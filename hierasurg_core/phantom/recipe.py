@@ -262,7 +262,7 @@ def bundle(out: Path, target: Path, students: Collection[str] = ()) -> None:
             run = out / (name + SUFFIX if name in students else name)
             model = load_transformer(run / "transformer", torch.float16)
             model.save_pretrained(folder / name)
-            own[name] = own_sampling(SAMPLING[name], model.config["distilled_steps"])
+            own[name] = own_sampling(SAMPLING, name, model.config["distilled_steps"])
         load_vae(out / "vae", torch.float16, "cpu").save_pretrained(folder / "vae")
         CogVideoXDPMScheduler(**SCHEDULER_CONFIG).save_pretrained(folder / "scheduler")
         artifacts.write_json(folder / MODEL_INDEX, model_index(own))

@@ -56,7 +56,7 @@ def test_the_stages_guidance_is_the_index_s_unless_asked_for(own_assets: Path, t
         (1.0, 4.0, (4.0, 1.0)),
     ):
         config = GenerateConfig(guidance=guidance, maps_guidance=maps_guidance)
-        settled = [config.sampling_of(stage, found.sampling[stage]) for stage in ("s2m", "m2v")]
+        settled = [found.sampling[stage].settled(stage, config) for stage in ("s2m", "m2v")]
         assert tuple(how.guidance for how in settled) == scales, config
     edit_json(own_assets / "mini" / "s2m" / "config.json", distilled_steps=4)
     student = plan(own_assets, tmp_path)

@@ -305,7 +305,7 @@ def test_both_students_are_exported_as_a_pipeline_of_their_steps(root: Path) -> 
     assert "4 steps, taught by" in (root / "pipeline" / "README.md").read_text()
     plan = plan_models(GenerateConfig(model=str(root / "pipeline")), root, root)
     assert [plan.sampling[stage].steps for stage in ("s2m", "m2v")] == [4, 4]
-    assert GenerateConfig(steps=9).sampling_of("m2v", plan.sampling["m2v"]).steps == 9
+    assert plan.sampling["m2v"].settled("m2v", GenerateConfig(steps=9)).steps == 9
     assert plan.notes == ()
 
 
