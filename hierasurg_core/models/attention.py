@@ -1,9 +1,9 @@
 """Attention of the blocks: one product for query, key and value, and the kernel that this card runs fastest.
 
 Owns the processor that the blocks' `Attention` modules call, and the measurement that chooses among torch's
-kernels for `scaled_dot_product_attention`; its answer is kept for the process. Parameters stay diffusers'
-own three matrices: they are laid side by side at each call, which costs a hundredth of the product. Refuses:
-other kernels than torch's own.
+kernels for `scaled_dot_product_attention` and, where it is installed, FlashAttention 4; its answer is kept
+for the process. Parameters stay diffusers' own three matrices: they are laid side by side at each call, which
+costs a hundredth of the product. Refuses: the kernels themselves (torch, `flash4`).
 
 Letters: B batch, H heads, N tokens, D width of all heads, E width of one.
 """
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hierasurg_core.models import flash4
 from hierasurg_core.models.backbone import Attention
 from hierasurg_core.runtime import device_milliseconds
 
@@ -29,7 +30,9 @@ KERNELS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+FLASH4 = "flash4"
 _MEASURED = ("cudnn", "flash", "efficient")  # "math" keeps all scores and is never the fastest
+_LONG = 4096  # tokens from which FlashAttention 4 is worth the seconds that its compilation takes
 
 
 class FusedAttention:
@@ -39,18 +42,20 @@ class FusedAttention:
     a plain linear layer (an adapter, a quantised one), each is called for itself.
 
     Attributes:
-        kernel: "cudnn", "flash", "efficient", "math", or None for torch's own choice.
+        kernel: "flash4" (see there), "cudnn", "flash", "efficient", "math", or None for torch's own choice.
+        stream_asks: Whether the stream attends to anything, or lends its keys and values alone.
     """
 
-    def __init__(self, kernel: str | None = None) -> None:
+    def __init__(self, kernel: str | None = None, *, stream_asks: bool = True) -> None:
         """Checks the kernel's name.
 
         Raises:
             ValueError: There is no such kernel.
         """
-        if kernel is not None and kernel not in KERNELS:
-            raise ValueError(f"unknown attention kernel {kernel!r}: use {', '.join(KERNELS)}")
+        if kernel is not None and kernel not in (*KERNELS, FLASH4):
+            raise ValueError(f"unknown attention kernel {kernel!r}: use {', '.join((*KERNELS, FLASH4))}")
         self.kernel = kernel
+        self.stream_asks = stream_asks
 
     def __call__(
         self,
@@ -62,6 +67,8 @@ class FusedAttention:
     ) -> tuple[Tensor, Tensor]:
         """Returns the attended tokens and stream, in this order, as the block takes them.
 
+        The stream is empty, (B, 0, D), where it does not ask.
+
         Raises:
             ValueError: A mask or a rotary code, which these models do not have.
         """
@@ -69,16 +76,16 @@ class FusedAttention:
             raise ValueError("the blocks of S2M and M2V take neither mask nor rotary code")
         length = encoder_hidden_states.shape[1]
         joint_BND = torch.cat([encoder_hidden_states, hidden_states], dim=1)
-        query, key, value = (
-            part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in project(attn, joint_BND)
-        )
+        query, key, value = (part.unflatten(-1, (attn.heads, -1)) for part in project(attn, joint_BND))
+        if not self.stream_asks:
+            query, length = query[:, length:], 0
         if attn.norm_q is not None:
             query = attn.norm_q(query)
         if attn.norm_k is not None:
             key = attn.norm_k(key)
-        attended_BHNE = attend(query, key, value, self.kernel)
+        attended_BNHE = attend(query, key, value, self.kernel)
         out: list[Callable[[Tensor], Tensor]] = list(cast(nn.ModuleList, attn.to_out))  # type: ignore[arg-type]
-        joint_BND = out[1](out[0](attended_BHNE.transpose(1, 2).flatten(2)))
+        joint_BND = out[1](out[0](attended_BNHE.flatten(2)))
         return joint_BND[:, length:], joint_BND[:, :length]
 
 
@@ -95,19 +102,22 @@ def project(attn: Attention, joint_BND: Tensor) -> tuple[Tensor, ...]:
     return F.linear(joint_BND, weight, torch.cat(biases) if biases else None).chunk(3, dim=-1)
 
 
-def attend(query_BHNE: Tensor, key_BHNE: Tensor, value_BHNE: Tensor, kernel: str | None) -> Tensor:
-    """Returns softmax(q k / sqrt(E)) v with the named kernel (None: torch's choice)."""
-    if kernel is None:
-        return F.scaled_dot_product_attention(query_BHNE, key_BHNE, value_BHNE)
-    with sdpa_kernel(KERNELS[kernel]):
-        return F.scaled_dot_product_attention(query_BHNE, key_BHNE, value_BHNE)
+def attend(query_BNHE: Tensor, key_BNHE: Tensor, value_BNHE: Tensor, kernel: str | None) -> Tensor:
+    """Returns softmax(q k / sqrt(E)) v, (B, N, H, E), with the named kernel (None: torch's choice)."""
+    if kernel == FLASH4:
+        return flash4.attention(query_BNHE, key_BNHE, value_BNHE)[0]
+    query, key, value = (tensor.transpose(1, 2) for tensor in (query_BNHE, key_BNHE, value_BNHE))
+    with contextlib.nullcontext() if kernel is None else sdpa_kernel(KERNELS[kernel]):
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
 
 def use_kernel(model: nn.Module, kernel: str | None) -> None:
     """Gives all attention modules of a model the fused processor with this kernel."""
     for module in model.modules():
         if isinstance(module, Attention):
-            module.set_processor(FusedAttention(kernel))  # type: ignore[arg-type]
+            before = module.processor
+            asks = before.stream_asks if isinstance(before, FusedAttention) else True
+            module.set_processor(FusedAttention(kernel, stream_asks=asks))  # type: ignore[arg-type]
 
 
 @functools.cache
@@ -120,7 +130,7 @@ def fastest_kernel(
     *,
     backward: bool = False,
 ) -> str | None:
-    """Measures torch's kernels on random numbers of this size and returns the fastest one's name.
+    """Measures the kernels on random numbers of this size and returns the fastest one's name.
 
     Anywhere but on a CUDA GPU, and in a number type that no fused kernel takes, the choice is torch's: None.
     The answer is kept for the process, so that all calls of one size use one kernel.
@@ -150,7 +160,8 @@ def kernel_times(
 ) -> dict[str, float]:
     """Returns the median milliseconds of each kernel that can run this size on a CUDA GPU."""
     times: dict[str, float] = {}
-    for kernel in _MEASURED:
+    kernels = (FLASH4, *_MEASURED) if tokens >= _LONG and flash4.runs_on(device) else _MEASURED
+    for kernel in kernels:
         with contextlib.suppress(RuntimeError), torch.inference_mode(False), torch.set_grad_enabled(backward):
             times[kernel] = _milliseconds(kernel, (1, tokens, heads, head_dim), dtype, device, backward)
     return times
@@ -159,8 +170,9 @@ def kernel_times(
 def _milliseconds(
     kernel: str, shape_BNHE: tuple[int, ...], dtype: torch.dtype, device: torch.device, backward: bool
 ) -> float:
-    drawn = [torch.randn(shape_BNHE, dtype=dtype, device=device) for _ in range(3)]
-    query, key, value = (tensor.transpose(1, 2).requires_grad_(backward) for tensor in drawn)
+    query, key, value = (
+        torch.randn(shape_BNHE, dtype=dtype, device=device, requires_grad=backward) for _ in range(3)
+    )
 
     def once() -> None:
         out = attend(query, key, value, kernel)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 from diffusers.hooks.group_offloading import apply_group_offloading
 from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
@@ -53,9 +54,18 @@ __all__ = [
     "TimestepEmbedding",
     "Timesteps",
     "apply_group_offloading",
+    "register_block",
     "register_to_config",
     "sincos_positions_ND",
 ]
+
+
+def register_block(block: type[CogVideoXBlock]) -> None:
+    """Tell diffusers' caches of a block class that takes and returns what `CogVideoXBlock` does."""
+    TransformerBlockRegistry.register(
+        model_class=block,
+        metadata=TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=1),
+    )
 
 
 def sincos_positions_ND(

@@ -20,7 +20,6 @@ from hierasurg_core.models.backbone import (
     AdaLayerNorm,
     AttentionMixin,
     CacheMixin,
-    CogVideoXBlock,
     CogVideoXLayerNormZero,
     CogVideoXPatchEmbed,
     ConfigMixin,
@@ -30,6 +29,7 @@ from hierasurg_core.models.backbone import (
     Timesteps,
     sincos_positions_ND,
 )
+from hierasurg_core.models.block import StackBlock
 from hierasurg_core.models.recompute import BlockRunner
 
 NORM_EPS = 1e-5
@@ -43,13 +43,14 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
     `sample_height` (latent sides) and `sample_frames` (video frames) only record what a checkpoint was made
     for. Latent frames count 0, 1, 2, ..., in S2M (each frame encoded alone) as in M2V (four frames each).
     `block_runners` (see `recompute`) say how each block runs while gradients are wanted; None leaves it to
-    diffusers' own gradient checkpointing.
+    diffusers' own gradient checkpointing. Where the stream is long, the last block spares what would become
+    of it; of a single token that would gain nothing, and cost a compilation.
     """
 
     _supports_gradient_checkpointing = True
     _gradient_checkpointing_func: Callable[..., Any] | None = None
-    _no_split_modules: ClassVar[list[str]] = ["CogVideoXBlock"]
-    _repeated_blocks: ClassVar[list[str]] = ["CogVideoXBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["StackBlock"]
+    _repeated_blocks: ClassVar[list[str]] = ["StackBlock"]
     _skip_layerwise_casting_patterns: ClassVar[list[str]] = [
         "patch_embed",
         "norm",
@@ -70,6 +71,7 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         vector_dim: int,
         num_layers: int,
         patch_size: int,
+        long_stream: bool,
     ) -> None:
         dim = heads * head_dim
         self.patch_embed = CogVideoXPatchEmbed(
@@ -83,15 +85,15 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         self.time_proj = Timesteps(dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(dim, time_embed_dim)
         self.transformer_blocks = nn.ModuleList(
-            CogVideoXBlock(
+            StackBlock(
                 dim=dim,
                 num_attention_heads=heads,
                 attention_head_dim=head_dim,
                 time_embed_dim=vector_dim,
-                attention_bias=True,
                 norm_eps=NORM_EPS,
+                stream_ends=long_stream and index + 1 == num_layers,
             )
-            for _ in range(num_layers)
+            for index in range(num_layers)
         )
         self.norm_final = nn.LayerNorm(dim, NORM_EPS)
         self.norm_out = AdaLayerNorm(

@@ -79,6 +79,7 @@ class S2MTransformer3DModel(CogVideoXStack):
             vector_dim=time_embed_dim + 2 * condense_dim,
             num_layers=num_layers,
             patch_size=patch_size,
+            long_stream=False,
         )
         self._build_semantics(
             text_cond=text_cond,
@@ -181,6 +182,7 @@ class M2VTransformer3DModel(CogVideoXStack):
             vector_dim=time_embed_dim + (2 * condense_dim if hierarchical else 0),
             num_layers=num_layers,
             patch_size=patch_size,
+            long_stream=True,
         )
         self.encoder_segmap = conditioning.map_stem(map_widths[0])
         self.segmap_resblocks = conditioning.map_blocks(map_widths, num_attention_heads * attention_head_dim)

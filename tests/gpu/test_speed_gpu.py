@@ -10,7 +10,9 @@ from hierasurg_core.generation import HieraSurgPipeline, Sampling
 from hierasurg_core.generation.acceleration import Speed, prepare
 from hierasurg_core.generation.memory import ClipShape
 from hierasurg_core.maps import PanopticClip
-from hierasurg_core.models.attention import fastest_kernel
+from hierasurg_core.models import flash4
+from hierasurg_core.models.attention import attend, fastest_kernel
+from hierasurg_core.models.block import StackBlock
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training.offload import OffloadedAdamW
 
@@ -60,7 +62,43 @@ def test_the_loop_never_waits_for_the_gpu():
 
 def test_some_fused_kernel_runs_the_full_size():
     kernel = fastest_kernel(6146, 30, 64, torch.bfloat16, CUDA, backward=True)
-    assert kernel in ("cudnn", "flash", "efficient")
+    assert kernel in ("flash4", "cudnn", "flash", "efficient")
+
+
+@pytest.mark.skipif(not flash4.runs_on(CUDA), reason="flash-attn-4 or a card for it is missing")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_flash_attention_4_gives_what_attention_and_its_gradients_are(compiled):
+    torch.manual_seed(0)
+    # Queries of the last tokens alone, values a view of a wider tensor, as the blocks give them.
+    query = torch.randn(1, 700, 4, 64, device=CUDA)[:, 300:].bfloat16().requires_grad_()
+    key = torch.randn(1, 700, 4, 64, device=CUDA).bfloat16().requires_grad_()
+    wide = torch.randn(1, 700, 3 * 256, device=CUDA).bfloat16().requires_grad_()
+    weight = torch.randn(1, 400, 4, 64, device=CUDA)
+
+    def both(kernel: str, *given: torch.Tensor) -> list[torch.Tensor]:
+        query, key, wide = given
+        out = attend(query, key, wide.chunk(3, dim=-1)[2].unflatten(-1, (4, 64)), kernel)
+        return [out, *torch.autograd.grad((out.float() * weight).sum(), given)]
+
+    ours = torch.compile(both) if compiled else both
+    exact = both("math", *(value.detach().double().requires_grad_() for value in (query, key, wide)))
+    for found, expected in zip(ours("flash4", query, key, wide), exact, strict=True):
+        assert (found.double() - expected).norm() < 0.01 * expected.norm()
+
+
+@torch.no_grad()
+def test_bias_and_gelu_along_with_the_product_give_what_they_give_apart():
+    torch.manual_seed(0)
+    block = StackBlock(64, 2, 32, 16, 1e-5).to(CUDA, torch.bfloat16)
+    given = [torch.randn(2, count, 64, device=CUDA, dtype=torch.bfloat16) for count in (300, 40)]
+    vector = torch.randn(2, 16, device=CUDA, dtype=torch.bfloat16)
+    with torch.enable_grad():
+        expected = [out.detach().float() for out in block(*given, vector)]
+    exact = [out.float() for out in block.float()(*(value.float() for value in given), vector.float())]
+    for found, apart, reference in zip(block.bfloat16()(*given, vector), expected, exact, strict=True):
+        error = (apart - reference).norm()
+        assert error > 0
+        assert (found.float() - reference).norm() < 1.2 * error
 
 
 def test_moments_on_the_host_change_nothing():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 from models.tiny_models import m2v_inputs, s2m_inputs, tiny_m2v, tiny_s2m
 from torch import nn
 
@@ -7,11 +8,21 @@ from hierasurg_core.models.attention import FusedAttention, fastest_kernel, use_
 from hierasurg_core.models.backbone import Attention
 
 
+def use_three_products(model: nn.Module) -> None:
+    """Diffusers' own processor, by which the models were published."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.set_processor(CogVideoXAttnProcessor2_0())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("make", "draw"), [(tiny_s2m, s2m_inputs), (tiny_m2v, m2v_inputs)])
 @pytest.mark.parametrize("kernel", [None, "flash", "math"])
 @torch.no_grad()
 def test_one_product_for_query_key_and_value_gives_what_three_give(make, draw, kernel: str | None):
     model, given = make(), draw(batch=2)
+    for block in model.transformer_blocks:
+        block.stream_ends = False  # diffusers' processor attends from everywhere
+    use_three_products(model)
     before = model(**given)
     use_kernel(model, kernel)
     assert torch.allclose(model(**given), before, atol=1e-5)
@@ -30,6 +41,7 @@ def test_a_projection_that_is_more_than_linear_is_called_itself():
         doubled = Doubled(width, width)
         doubled.load_state_dict(attention.get_submodule("to_v").state_dict())
         attention.add_module("to_v", doubled)
+    use_three_products(model)
     before = model(**given)
     use_kernel(model, None)
     assert torch.allclose(model(**given), before, atol=1e-5)
@@ -39,7 +51,7 @@ def test_a_projection_that_is_more_than_linear_is_called_itself():
 
 
 def test_an_unknown_kernel_is_refused():
-    with pytest.raises(ValueError, match="use cudnn, flash, efficient, math"):
+    with pytest.raises(ValueError, match="use cudnn, flash, efficient, math, flash4"):
         FusedAttention("fast")
 
 
