@@ -5,6 +5,10 @@ last line has all. The public code is compared by what its description says it d
 (10 of each are timed and taken ten times), the VAE through diffusers, colours to maps by k-means.
 """
 
+import tests.benchmarks.without_av  # noqa: F401 - before all that imports PyAV
+
+# isort: split
+
 import argparse
 import gc
 import time

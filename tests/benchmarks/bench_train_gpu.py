@@ -5,6 +5,10 @@ and the kernels that the trainer uses. The baseline is the public code's loop fr
 weights, eager blocks that are all computed again, AdamW. Each part prints a line of JSON.
 """
 
+import tests.benchmarks.without_av  # noqa: F401 - before all that imports PyAV
+
+# isort: split
+
 import argparse
 import dataclasses
 import gc
