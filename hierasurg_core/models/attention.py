@@ -104,8 +104,8 @@ def project(attn: Attention, joint_BND: Tensor) -> tuple[Tensor, ...]:
 
 def attend(query_BNHE: Tensor, key_BNHE: Tensor, value_BNHE: Tensor, kernel: str | None) -> Tensor:
     """Returns softmax(q k / sqrt(E)) v, (B, N, H, E), with the named kernel (None: torch's choice)."""
-    if kernel == FLASH4:
-        return flash4.attention(query_BNHE, key_BNHE, value_BNHE)[0]
+    if kernel == FLASH4:  # norms under autocast give float32, which torch's kernels would round themselves
+        return flash4.attention(query_BNHE.to(value_BNHE.dtype), key_BNHE.to(value_BNHE.dtype), value_BNHE)
     query, key, value = (tensor.transpose(1, 2) for tensor in (query_BNHE, key_BNHE, value_BNHE))
     with contextlib.nullcontext() if kernel is None else sdpa_kernel(KERNELS[kernel]):
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
@@ -158,9 +158,17 @@ def kernel_times(
     *,
     backward: bool = False,
 ) -> dict[str, float]:
-    """Returns the median milliseconds of each kernel that can run this size on a CUDA GPU."""
+    """Returns the median milliseconds of each kernel that can run this size on a CUDA GPU.
+
+    "flash" is FlashAttention 4 with gradients, where that is installed and the sequence long.
+    """
     times: dict[str, float] = {}
-    kernels = (FLASH4, *_MEASURED) if tokens >= _LONG and flash4.runs_on(device) else _MEASURED
+    kernels = _MEASURED
+    if tokens >= _LONG and flash4.runs_on(device):
+        if backward:
+            flash4.take_flashs_place()
+        else:
+            kernels = (FLASH4, *_MEASURED)
     for kernel in kernels:
         with contextlib.suppress(RuntimeError), torch.inference_mode(False), torch.set_grad_enabled(backward):
             times[kernel] = _milliseconds(kernel, (1, tokens, heads, head_dim), dtype, device, backward)

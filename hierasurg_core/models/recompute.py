@@ -18,8 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from hierasurg_core.models import flash4  # noqa: F401 - owns an operator that is named here
-
 Recompute = Literal["none", "attention", "full"]
 BlockRunner = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -29,7 +27,6 @@ _ATTENTION = frozenset(
         torch.ops.aten._scaled_dot_product_flash_attention.default,
         torch.ops.aten._scaled_dot_product_efficient_attention.default,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-        torch.ops.hierasurg.flash_attention_4.default,
     }
 )
 

@@ -67,23 +67,32 @@ def test_some_fused_kernel_runs_the_full_size():
 
 @pytest.mark.skipif(not flash4.runs_on(CUDA), reason="flash-attn-4 or a card for it is missing")
 @pytest.mark.parametrize("compiled", [False, True])
-def test_flash_attention_4_gives_what_attention_and_its_gradients_are(compiled):
+@torch.no_grad()
+def test_flash_attention_4_gives_what_attention_is(compiled):
     torch.manual_seed(0)
     # Queries of the last tokens alone, values a view of a wider tensor, as the blocks give them.
-    query = torch.randn(1, 700, 4, 64, device=CUDA)[:, 300:].bfloat16().requires_grad_()
-    key = torch.randn(1, 700, 4, 64, device=CUDA).bfloat16().requires_grad_()
-    wide = torch.randn(1, 700, 3 * 256, device=CUDA).bfloat16().requires_grad_()
-    weight = torch.randn(1, 400, 4, 64, device=CUDA)
+    query = torch.randn(1, 700, 4, 64, device=CUDA)[:, 300:].bfloat16()
+    key = torch.randn(1, 700, 4, 64, device=CUDA).bfloat16()
+    value = torch.randn(1, 700, 3 * 256, device=CUDA).bfloat16().chunk(3, dim=-1)[2].unflatten(-1, (4, 64))
+    ours = torch.compile(attend) if compiled else attend
+    exact = attend(query.double(), key.double(), value.double(), "math")
+    assert (ours(query, key, value, "flash4").double() - exact).norm() < 0.01 * exact.norm()
 
-    def both(kernel: str, *given: torch.Tensor) -> list[torch.Tensor]:
-        query, key, wide = given
-        out = attend(query, key, wide.chunk(3, dim=-1)[2].unflatten(-1, (4, 64)), kernel)
-        return [out, *torch.autograd.grad((out.float() * weight).sum(), given)]
 
-    ours = torch.compile(both) if compiled else both
-    exact = both("math", *(value.detach().double().requires_grad_() for value in (query, key, wide)))
-    for found, expected in zip(ours("flash4", query, key, wide), exact, strict=True):
-        assert (found.double() - expected).norm() < 0.01 * expected.norm()
+@pytest.mark.skipif(not flash4.runs_on(CUDA), reason="flash-attn-4 or a card for it is missing")
+def test_flash_attention_4_in_the_place_of_torchs_kernel_gives_the_same_gradients():
+    torch.manual_seed(0)
+    given = [torch.randn(1, 4096, 4, 64, device=CUDA).bfloat16().requires_grad_() for _ in range(3)]
+    weight = torch.randn(1, 4096, 4, 64, device=CUDA)
+
+    def gradients(kernel: str, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        query, key, value = values
+        return torch.autograd.grad((attend(query, key, value, kernel).float() * weight).sum(), values)
+
+    exact = gradients("math", *(value.detach().float().requires_grad_() for value in given))
+    flash4.take_flashs_place()
+    for found, expected in zip(gradients("flash", *given), exact, strict=True):
+        assert (found.float() - expected).norm() < 0.01 * expected.norm()
 
 
 @torch.no_grad()

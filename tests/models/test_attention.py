@@ -4,7 +4,8 @@ from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
 from models.tiny_models import m2v_inputs, s2m_inputs, tiny_m2v, tiny_s2m
 from torch import nn
 
-from hierasurg_core.models.attention import FusedAttention, fastest_kernel, use_kernel
+from hierasurg_core.models import flash4
+from hierasurg_core.models.attention import FLASH4, FusedAttention, attend, fastest_kernel, use_kernel
 from hierasurg_core.models.backbone import Attention
 
 
@@ -62,6 +63,18 @@ def test_a_mask_is_refused():
         attention = block.get_submodule("attn1")
         assert isinstance(attention, Attention)
         FusedAttention()(attention, values, values, attention_mask=torch.ones(1, 6))
+
+
+def test_flash_attention_4_is_asked_in_one_number_type():
+    # The package refuses others; norms under autocast give float32. No kernel runs on the meta device.
+    wide = torch.empty(2, 9, 3, 8, device="meta")
+    half = torch.empty(2, 9, 3, 8, device="meta", dtype=torch.bfloat16)
+    out = attend(wide[:, 4:], wide, half, FLASH4)
+    assert (out.dtype, out.shape) == (torch.bfloat16, (2, 5, 3, 8))
+
+
+def test_flash_attention_4_is_for_gpus():
+    assert not flash4.runs_on(torch.device("cpu"))
 
 
 def test_only_a_gpu_is_measured():
