@@ -1,8 +1,8 @@
 """FlashAttention 4 for Hopper and Blackwell cards, where the package `flash-attn-4` is installed.
 
 Owns two ways to it. Without gradients it is an operator of our own, which torch.compile leaves whole and
-which takes query, key and value as they lie. With gradients torch itself puts the package in the place of its
-flash kernel, for all of the process (`take_flashs_place`), so only a process that trains does that. Nothing of
+which takes query, key and value as they lie. With gradients torch itself puts the package in the place of
+its flash kernel, for all of the process (`take_flashs_place`), so only one that trains does that. Nothing of
 the package is imported before it is asked for. Refuses: masks, dropout, and other cards.
 
 Letters: B batch, N tokens, H heads, E width of one.
