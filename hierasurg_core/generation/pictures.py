@@ -25,6 +25,7 @@ from hierasurg_core.models import (
     encode_frames,
     encode_video,
     single_frame_vae,
+    take_tiles,
 )
 from hierasurg_core.runtime import fetch
 
@@ -100,7 +101,7 @@ class Pictures:
 
     def _choose_tiles(self, size_hw: tuple[int, int]) -> None:
         if self.placement.tiles(size_hw):
-            self.vae.enable_tiling()
+            take_tiles(self.vae)
         else:
             self.vae.disable_tiling()
 

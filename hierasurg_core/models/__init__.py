@@ -8,6 +8,7 @@ from hierasurg_core.models.latents import (
     encode_frames,
     encode_video,
     single_frame_vae,
+    take_tiles,
 )
 from hierasurg_core.models.loading import find_transformer, load_scheduler, load_transformer, load_vae
 from hierasurg_core.models.stack import CogVideoXStack, start_as_identity
@@ -31,4 +32,5 @@ __all__ = [
     "load_vae",
     "single_frame_vae",
     "start_as_identity",
+    "take_tiles",
 ]

@@ -1,8 +1,8 @@
 """Videos and single frames through the CogVideoX VAE.
 
 Owns: axes, the scaling factor, batching of frames that are coded alone, and the flat copy of a VAE that
-codes them three times as fast.
-Refuses: padding to 4k + 1 frames (the caller's), tiling (call the VAE's `enable_tiling` before).
+codes them three times as fast, and the size of tiles.
+Refuses: padding to 4k + 1 frames (the caller's), tiling (call `take_tiles` before).
 
 Letters: B batch, F frames, C channels, H W pixels, h w latent sides. Pixels are in [-1, 1].
 """
@@ -16,6 +16,7 @@ import torch
 from hierasurg_core.models.backbone import AutoencoderKLCogVideoX, CogVideoXCausalConv3d
 from hierasurg_core.models.decoding import SAFE_CONV_BYTES, decode_latents
 
+_TILE_HW = (240, 360)
 _FRAMES_AT_ONCE = 8
 
 
@@ -51,7 +52,7 @@ def decode_video(
 ) -> torch.Tensor:
     """Return the video (B, 3, 4 (F - 1) + 1, 8 h, 8 w) of scaled latents; not clamped to [-1, 1].
 
-    Tiles are taken where the VAE's `enable_tiling` was called and the size exceeds a tile. ``compiled`` runs
+    Tiles are taken where `take_tiles` was called and the size exceeds a tile. ``compiled`` runs
     the passes over large tensors through torch.compile.
     """
     latents_BCFhw = latents_BFChw.transpose(1, 2).to(vae.dtype) / vae.config["scaling_factor"]
@@ -59,6 +60,16 @@ def decode_video(
     if vae.use_tiling and (height > vae.tile_latent_min_height or width > vae.tile_latent_min_width):
         return vae.decode(latents_BCFhw, return_dict=False)[0]
     return decode_latents(vae, latents_BCFhw, compiled=compiled)
+
+
+def take_tiles(vae: AutoencoderKLCogVideoX) -> None:
+    """Lets a VAE work in tiles of 240x360 pixels, those of the published one, whatever size it was made for.
+
+    diffusers takes half of the VAE's nominal size, and overlaps of a sixth of its height and a fifth of its
+    width, rounded down: where these are no whole latents, it returns frames larger than asked for.
+    """
+    height, width = _TILE_HW
+    vae.enable_tiling(tile_sample_min_height=height, tile_sample_min_width=width)
 
 
 def encode_frames(
