@@ -105,7 +105,7 @@ def test_a_pipeline_folder_keeps_its_stages_sampling(tmp_path: Path):
     pipeline.save_pretrained(tmp_path)
     kept = HieraSurgPipeline.from_pretrained(tmp_path)
     assert kept.sampling_of("s2m") == StageSampling(7, 3.0, "dpm++")
-    assert kept.sampling_of("m2v") == StageSampling(50, 1.0, "sde-dpm++")  # as the published ones
+    assert kept.sampling_of("m2v") == StageSampling(10, 1.0, "dpm++")  # nothing was said of it
 
 
 def test_a_plain_m2v_minds_no_words():

@@ -67,11 +67,11 @@ def test_the_stages_guidance_is_the_index_s_unless_asked_for(own_assets: Path, t
 def test_a_run_is_sampled_as_what_it_started_from(assets: Path, tmp_path: Path):
     s2m = finished_run(tmp_path, "s2m")
     finished_run(tmp_path, "m2v", vae=True)
-    published = StageSampling()
-    assert plan(assets, tmp_path).sampling == {"s2m": published, "m2v": published}
+    unsaid = StageSampling()
+    assert plan(assets, tmp_path).sampling == {"s2m": unsaid, "m2v": unsaid}
     own = {"steps": 6, "guidance": 3.0, "solver": "dpm++"}
     write_json(s2m / "sampling.json", {"s2m": own, "m2v": {"steps": 9}})
-    assert plan(assets, tmp_path).sampling == {"s2m": StageSampling(6, 3.0, "dpm++"), "m2v": published}
+    assert plan(assets, tmp_path).sampling == {"s2m": StageSampling(6, 3.0, "dpm++"), "m2v": unsaid}
     alone = plan(assets, tmp_path, model=str(assets / "mini"), s2m=str(s2m))
     assert alone.sampling == {"s2m": StageSampling(6, 3.0, "dpm++"), "m2v": StageSampling(steps=2)}
     write_json(s2m / "sampling.json", {"s2m": {"steps": -6}})

@@ -315,7 +315,7 @@ def test_a_student_beside_a_model_keeps_its_own_steps_and_others_are_warned_of(r
         name: str(root / "runs" / run) for name, run in (("s2m", "s2m-student"), ("m2v", "m2v"))
     }
     plan = plan_models(GenerateConfig(**runs), root, root)
-    assert [plan.sampling[stage].steps for stage in ("s2m", "m2v")] == [4, 50]
+    assert [plan.sampling[stage].steps for stage in ("s2m", "m2v")] == [4, 10]
     again = plan_models(GenerateConfig(**runs, steps=7, solver="dpm++"), root, root)
     said = "S2M is a student of 4 ddim steps; --steps 7 with --solver dpm++ is not what it learned"
     assert [note for note in again.notes if "student" in note] == [said]
