@@ -19,7 +19,7 @@ from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation import generate
 from hierasurg_core.maps import load_clip
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_video
+from hierasurg_core.video import read_image
 
 ROOT = Path(__file__).parents[2]
 NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}
@@ -27,6 +27,10 @@ NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}
 
 def files(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in sorted(folder.glob("*.mp4"))}
+
+
+def frames(folder: Path) -> np.ndarray:
+    return np.stack([read_image(path) for path in sorted(folder.iterdir())]).astype(int)
 
 
 def test_requests_make_what_each_line_says(assets: Path, tmp_path: Path):
@@ -135,11 +139,13 @@ def test_another_model_or_a_damaged_record_makes_it_anew(own_assets: Path, tmp_p
 
 
 def test_a_batch_makes_what_single_samples_are(assets: Path, tmp_path: Path):
-    run(assets, tmp_path, num=3, out=tmp_path / "single")
-    run(assets, tmp_path, num=3, batch=2, out=tmp_path / "batch")
+    run(assets, tmp_path, num=3, out=tmp_path / "single", frames_dir=True)
+    run(assets, tmp_path, num=3, batch=2, out=tmp_path / "batch", frames_dir=True)
     for name in ("0000", "0001", "0002"):
-        one, many = (read_video(tmp_path / way / f"{name}.mp4")[0] for way in ("single", "batch"))
-        assert np.abs(one.astype(int) - many).mean() < 0.5
+        one, many = (frames(tmp_path / way / f"{name}_frames") for way in ("single", "batch"))
+        # Batches add up in another order; an mp4's encoder would make much of a rounding here or there.
+        assert np.abs(one - many).max() <= 1
+        assert (one != many).mean() < 1e-3
         maps = [load_clip(tmp_path / way / f"{name}_maps.mp4").map_FHW for way in ("single", "batch")]
         assert (maps[0] == maps[1]).mean() > 0.99
     one, other = files(tmp_path / "single")["0000.mp4"], files(tmp_path / "single")["0001.mp4"]

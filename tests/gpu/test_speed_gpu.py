@@ -19,6 +19,7 @@ from hierasurg_core.training.offload import OffloadedAdamW
 pytestmark = pytest.mark.gpu
 
 CUDA = torch.device("cuda", 0)
+HAS_FLASH4 = torch.cuda.is_available() and flash4.runs_on(CUDA)
 CLIP = ClipShape(SIZE_HW, SIZE_HW, 16, 16)
 MAPS = PanopticClip(moving_ids(4, 16, SIZE_HW, seed=1), 4)
 
@@ -65,7 +66,7 @@ def test_some_fused_kernel_runs_the_full_size():
     assert kernel in ("flash4", "cudnn", "flash", "efficient")
 
 
-@pytest.mark.skipif(not flash4.runs_on(CUDA), reason="flash-attn-4 or a card for it is missing")
+@pytest.mark.skipif(not HAS_FLASH4, reason="flash-attn-4 or a card for it is missing")
 @pytest.mark.parametrize("compiled", [False, True])
 @torch.no_grad()
 def test_flash_attention_4_gives_what_attention_is(compiled):
@@ -79,7 +80,7 @@ def test_flash_attention_4_gives_what_attention_is(compiled):
     assert (ours(query, key, value, "flash4").double() - exact).norm() < 0.01 * exact.norm()
 
 
-@pytest.mark.skipif(not flash4.runs_on(CUDA), reason="flash-attn-4 or a card for it is missing")
+@pytest.mark.skipif(not HAS_FLASH4, reason="flash-attn-4 or a card for it is missing")
 def test_flash_attention_4_in_the_place_of_torchs_kernel_gives_the_same_gradients():
     torch.manual_seed(0)
     given = [torch.randn(1, 4096, 4, 64, device=CUDA).bfloat16().requires_grad_() for _ in range(3)]
