@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierasurg_cli import console
+from hierasurg_cli.importing import importing
 from hierasurg_cli.options import AsJson, ConfigFile, Quiet, Sets, Verbose, resolve
 from hierasurg_core.config import BuildDatasetConfig
 
@@ -128,13 +129,12 @@ def build_dataset(
         console.show_result(found, json, lambda result: "\n".join(result.lines()))
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-        progress.start("import torch", 1, "module")
-        from hierasurg_core.datasets.build import build_dataset as build
-        from hierasurg_core.datasets.plan import plan_dataset
-        from hierasurg_core.models import encoder, hub
-        from hierasurg_core.runtime import process_group, resolve_dtype
+        with importing(progress):
+            from hierasurg_core.datasets.build import build_dataset as build
+            from hierasurg_core.datasets.plan import plan_dataset
+            from hierasurg_core.models import encoder, hub
+            from hierasurg_core.runtime import process_group, resolve_dtype
 
-        progress.advance()
         with process_group(wanted.device) as device_:
             number_type = resolve_dtype(wanted.dtype, device_)
             folder = hub.local_folder(wanted.base, parts=["vae"])

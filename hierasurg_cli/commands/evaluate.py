@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierasurg_cli import console
+from hierasurg_cli.importing import importing
 from hierasurg_cli.launch import launch
 from hierasurg_cli.options import AsJson, ConfigFile, Gpus, Quiet, Sets, Verbose, resolve
 from hierasurg_core.config import EvaluateConfig
@@ -157,11 +158,10 @@ def evaluate(
     if launch(wanted.gpus, device=wanted.device):
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-        progress.start("import torch", 1, "module")
-        from hierasurg_core.evaluation.evaluate import evaluate as measure
-        from hierasurg_core.runtime import process_group
+        with importing(progress):
+            from hierasurg_core.evaluation.evaluate import evaluate as measure
+            from hierasurg_core.runtime import process_group
 
-        progress.advance()
         with process_group(wanted.device) as device_:
             result = measure(wanted, progress, device_)
     console.show_result(result, json, _as_text)

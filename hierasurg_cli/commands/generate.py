@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierasurg_cli import console
+from hierasurg_cli.importing import importing
 from hierasurg_cli.launch import launch
 from hierasurg_cli.options import (
     AsJson,
@@ -262,10 +263,9 @@ def generate(
     if launch(wanted.gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-        progress.start("import torch", 1, "module")
-        from hierasurg_core import generation
+        with importing(progress):
+            from hierasurg_core import generation
 
-        progress.advance()
         result = generation.generate(wanted, progress)
     console.show_result(result, json, _as_text)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierasurg_cli import console
+from hierasurg_cli.importing import importing
 from hierasurg_cli.launch import launch
 from hierasurg_cli.options import (
     AsJson,
@@ -159,11 +160,10 @@ def label(
     if launch(gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
         return
     with console.working(loudness) as progress:
-        progress.start("import torch", 1, "module")
-        from hierasurg_core.labeling.label import label as core
-        from hierasurg_core.runtime import process_group
+        with importing(progress):
+            from hierasurg_core.labeling.label import label as core
+            from hierasurg_core.runtime import process_group
 
-        progress.advance()
         with process_group(wanted.device) as device_:
             result = core(wanted, device_, progress)
     console.show_result(result, json, _as_text)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hierasurg_cli import console
+from hierasurg_cli.importing import importing
 from hierasurg_cli.launch import launch
 from hierasurg_cli.options import (
     AsJson,
@@ -328,12 +329,11 @@ def _train(ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: s
         return
     loudness = console.volume(given["quiet"], given["verbose"], least=ctx.obj)
     with console.working(loudness) as progress:
-        progress.start("import torch", 1, "module")
-        from hierasurg_core.runtime import process_group, world_size
-        from hierasurg_core.training.plan import plan_training
-        from hierasurg_core.training.run import run_training
+        with importing(progress):
+            from hierasurg_core.runtime import process_group, world_size
+            from hierasurg_core.training.plan import plan_training
+            from hierasurg_core.training.run import run_training
 
-        progress.advance()
         with process_group(wanted.device) as device:
             size = ranks if given["dry_run"] else world_size()
             plan = plan_training(wanted, stage, device, size, dry=given["dry_run"])
