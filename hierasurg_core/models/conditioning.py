@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hierasurg_core.models.convolving import convolve
+
 CONDENSE_KERNEL = 5
 
 
@@ -62,8 +64,8 @@ class MapResidualBlock(nn.Module):
 
     def forward(self, x_BCFHW: torch.Tensor) -> torch.Tensor:
         """Return the block's output, (B, out_channels, F, ceil(H / 2), ceil(W / 2))."""
-        inner = F.relu(self.bn1(self.conv1(x_BCFHW)))
-        return F.relu(self.bn2(self.conv2(inner)) + self.downsample(x_BCFHW))
+        inner = F.relu(self.bn1(convolve(self.conv1, x_BCFHW)))
+        return F.relu(self.bn2(convolve(self.conv2, inner)) + self.downsample(x_BCFHW))
 
 
 def map_stem(width: int) -> nn.Sequential:

@@ -6,7 +6,7 @@ What is done otherwise, and why it may be:
 - Each norm steers by two 1x1x1 convolutions of the latents, repeated to the frame's size. Such a convolution
   sees every place alone, so it is done before the repetition: at 1/64 of the places or fewer.
 - Norm, steering, SiLU and the frames carried over from the chunk before are one function, which torch can
-  compile into two passes; convolutions leave their bias to the next such function.
+  compile into two passes; convolutions of a GPU leave their bias to the next such function.
 - Where parameters lie channels-last, all values do.
 
 Refuses: tiles (the VAE's own `tiled_decode` makes them) and encoding.
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hierasurg_core.models.backbone import AutoencoderKLCogVideoX
+from hierasurg_core.models.convolving import by_onednn, is_for_onednn
 
 SAFE_CONV_BYTES = 2 * 1024**3  # above, diffusers splits a convolution in time; so is done here
 _WORTH_COMPILING = 1 << 26  # values; a smaller tensor's passes take less than a tenth of a millisecond
@@ -128,21 +129,10 @@ def _convolve(conv: nn.Conv3d, padded: Tensor) -> tuple[Tensor, Tensor | None]:
     """Returns the convolution and the bias that is still to be added to it."""
     if padded.numel() * 2 > SAFE_CONV_BYTES:
         return conv(padded), None
+    if is_for_onednn(conv, padded):
+        return by_onednn(conv, padded), None
     padding = cast(tuple[int, int, int], conv.padding)
-    if _is_for_onednn(padded, conv):
-        once = (1, 1, 1)
-        return torch.mkldnn_convolution(padded, conv.weight, None, padding, once, once, 1), conv.bias
     return F.conv3d(padded, conv.weight, None, padding=padding), conv.bias
-
-
-def _is_for_onednn(padded: Tensor, conv: nn.Conv3d) -> bool:
-    """Tells where a CPU convolves faster by oneDNN, which torch leaves out for what it takes to be small.
-
-    It counts all but the last axis, so that a chunk of 8 frames at 128x192 falls short by one and takes six
-    times as long.
-    """
-    on_cpu = padded.device.type == "cpu" and padded.dtype == torch.float32
-    return on_cpu and conv.kernel_size[-1] > 1 and torch.backends.mkldnn.is_available()
 
 
 def _with_frames_before(values: Tensor, before: Tensor | None, kernel: int) -> Tensor:
@@ -176,10 +166,13 @@ def _steer(
 ) -> Tensor:
     if bias is not None:
         values = values + bias.view(1, -1, 1, 1, 1)
-    size_FHW = tuple(values.shape[2:])
-    normed = F.group_norm(values, groups, weight, offset, eps)
-    steered = normed * _repeat(scale_BCZhw, size_FHW) + _repeat(shift_BCZhw, size_FHW)
-    return _with_frames_before(F.silu(steered), before, kernel)
+    frames, rows, columns = values.shape[2:]
+    few = scale_BCZhw.shape[3]  # latent rows: each stands for equally many of the values, and is lent to them
+    scale_BCFhW = _repeat(scale_BCZhw, (frames, few, columns))
+    shift_BCFhW = _repeat(shift_BCZhw, (frames, few, columns))
+    normed = F.group_norm(values, groups, weight, offset, eps).unflatten(3, (few, rows // few))
+    steered = torch.addcmul(shift_BCFhW.unsqueeze(4), normed, scale_BCFhW.unsqueeze(4)).flatten(3, 4)
+    return _with_frames_before(F.silu(steered, inplace=True), before, kernel)
 
 
 def _steer_by_channel(
