@@ -270,8 +270,8 @@ class HieraSurgPipeline(DiffusionPipeline):
         levels = expect_starts(photos_HWC, first_maps_HW, num_entities)
         conditions, dropped = self._words("s2m", samplings, NUM_MAPS)
         coloured = [colour_map(map_HW, of) for map_HW, of in zip(first_maps_HW, levels, strict=True)]
-        photo = self.pictures.encode_alone([photo_HWC[None] for photo_HWC in photos_HWC])
-        first_map = self.pictures.encode_alone([map_HWC[None] for map_HWC in coloured])
+        alone = self.pictures.encode_alone([picture_HWC[None] for picture_HWC in [*photos_HWC, *coloured]])
+        photo, first_map = alone.chunk(2)
         model: Denoiser = self.s2m
         if known is not None:
             told = [colour_map(clip, of) for clip, of in zip(known, levels, strict=True)]
