@@ -30,27 +30,36 @@ _SMALLEST_SHARE = 6e-4
 
 
 @dataclasses.dataclass(frozen=True)
-class PhantomClips:
-    """B drawn clips with their truth.
+class DrawnClips:
+    """B drawn clips with what a dataset holds of them.
 
     Attributes:
         video_BFCHW: Frames in [0, 1], float32, RGB.
         map_BFHW: Panoptic ids, uint8: entities 0..K-1, background K, black border K + 1 (K of that clip).
         num_entities_B: K of each clip, int64.
-        code_of_id_BN: Code (see `SLOT_CODE`) of each id of each clip, -1 behind the last, int64 (B, 18).
         phase_BF: Phase ids.
         triplet_BF: Triplet ids of the acting instrument.
-        scene: The scenes.
-        action: The actions.
-        state: The states drawn.
     """
 
     video_BFCHW: Tensor
     map_BFHW: Tensor
     num_entities_B: Tensor
-    code_of_id_BN: Tensor
     phase_BF: Tensor
     triplet_BF: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class PhantomClips(DrawnClips):
+    """B drawn clips of one action each, with their whole truth.
+
+    Attributes:
+        code_of_id_BN: Code (see `SLOT_CODE`) of each id of each clip, -1 behind the last, int64 (B, 18).
+        scene: The scenes.
+        action: The actions.
+        state: The states drawn.
+    """
+
+    code_of_id_BN: Tensor
     scene: Scene
     action: Action
     state: State
@@ -191,7 +200,7 @@ def _puff(rgb: Tensor, offset: Tensor, inward: Tensor, verb_B: Tensor, state: St
 
 
 def number_entities(
-    code_BFHW: Tensor, generator: torch.Generator | None = None
+    code_BFHW: Tensor, order_BC: Tensor | None = None, num_codes: int = NUM_CODES
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Turns code maps into panoptic ids without gaps.
 
@@ -199,37 +208,36 @@ def number_entities(
 
     Args:
         code_BFHW: Codes, uint8.
-        generator: When given (CPU), the ids of each clip's entities are shuffled, as an automatic labeller
-            that knows
-            no classes would number them; otherwise they follow the codes.
+        order_BC: Ids of a clip's entities rise with this number of their codes, float32; None takes the code
+            itself. Random numbers number them as an automatic labeller would that knows no classes.
+        num_codes: C; the last two are background and black border.
 
     Returns:
-        Ids (B, F, H, W) uint8, K of each clip (B,), and the code of each id (B, 18) int64, -1 behind the
-        last.
+        Ids (B, F, H, W) uint8, K of each clip (B,), and the code of each id (B, C) int64, -1 behind the last.
     """
     batch, frames, height, width = code_BFHW.shape
     device = code_BFHW.device
+    background, border = num_codes - 2, num_codes - 1
     clip = torch.arange(batch * frames, device=device).view(batch, frames, 1, 1)
-    count = torch.bincount((clip * NUM_CODES + code_BFHW).flatten(), minlength=batch * frames * NUM_CODES)
-    largest_BC = count.view(batch, frames, NUM_CODES).amax(1)
+    count = torch.bincount((clip * num_codes + code_BFHW).flatten(), minlength=batch * frames * num_codes)
+    largest_BC = count.view(batch, frames, num_codes).amax(1)
     there_BC = largest_BC >= max(4, _SMALLEST_SHARE * height * width)
-    there_BC[:, BACKGROUND_CODE:] = False
+    there_BC[:, background:] = False
     num_entities_B = there_BC.sum(1)
-    order_BC = torch.arange(NUM_CODES, device=device).expand(batch, -1).to(torch.float32)
-    if generator is not None:
-        order_BC = torch.rand(batch, NUM_CODES, generator=generator).to(device)
-    order_BC = torch.where(there_BC, order_BC, float("inf"))
+    if order_BC is None:
+        order_BC = torch.arange(num_codes, device=device).expand(batch, -1).to(torch.float32)
+    order_BC = torch.where(there_BC, order_BC.to(device), float("inf"))
     code_of_id_BN = order_BC.argsort(dim=1, stable=True)
-    position = torch.arange(NUM_CODES, device=device).expand(batch, -1)
-    lut_BC = torch.empty(batch, NUM_CODES, dtype=torch.int64, device=device).scatter_(
+    position = torch.arange(num_codes, device=device).expand(batch, -1)
+    lut_BC = torch.empty(batch, num_codes, dtype=torch.int64, device=device).scatter_(
         1, code_of_id_BN, position
     )
     lut_BC = torch.where(there_BC, lut_BC, num_entities_B.unsqueeze(1))
-    lut_BC[:, BORDER_CODE] = num_entities_B + 1
+    lut_BC[:, border] = num_entities_B + 1
     ids = torch.gather(lut_BC, 1, code_BFHW.view(batch, -1).long()).view(code_BFHW.shape).to(torch.uint8)
     code_of_id_BN = torch.where(position < num_entities_B.unsqueeze(1), code_of_id_BN, -1)
-    code_of_id_BN.scatter_(1, num_entities_B.unsqueeze(1), BACKGROUND_CODE)
-    code_of_id_BN.scatter_(1, num_entities_B.unsqueeze(1) + 1, BORDER_CODE)
+    code_of_id_BN.scatter_(1, num_entities_B.unsqueeze(1), background)
+    code_of_id_BN.scatter_(1, num_entities_B.unsqueeze(1) + 1, border)
     return ids, num_entities_B, code_of_id_BN
 
 
@@ -270,7 +278,8 @@ def draw_clips(
     video, codes = render(scene, action, state, size_hw)
     ids, num_entities, code_of_id = number_entities(codes)
     if bool(shuffle_B.any()):
-        mixed = [new[shuffle_B.to(device)] for new in number_entities(codes, generator)]
+        order_BC = torch.rand(len(phase_B), NUM_CODES, generator=generator)
+        mixed = [new[shuffle_B.to(device)] for new in number_entities(codes, order_BC)]
         index = shuffle_B.nonzero().squeeze(1).to(device)
         ids = ids.index_copy(0, index, mixed[0])
         code_of_id = code_of_id.index_copy(0, index, mixed[2])

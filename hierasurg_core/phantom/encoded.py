@@ -24,7 +24,8 @@ from hierasurg_core.models import (
     load_vae,
     single_frame_vae,
 )
-from hierasurg_core.phantom.draw import PhantomClips, draw_clips
+from hierasurg_core.phantom.courses import draw_courses
+from hierasurg_core.phantom.draw import DrawnClips, draw_clips
 from hierasurg_core.phantom.vae import (
     HELD_OUT_SEED,
     coloured_maps,
@@ -48,7 +49,13 @@ Tensors = dict[str, Tensor]
 
 
 def draw_together(
-    stage: str, vae_folder: Path, count: int, seed: int, device: torch.device, workers: int = 1
+    stage: str,
+    vae_folder: Path,
+    count: int,
+    seed: int,
+    device: torch.device,
+    workers: int = 1,
+    courses: float = 0.0,
 ) -> tuple[Batch, Tensor | None]:
     """Draws and encodes clips of a stage, in several processes where asked.
 
@@ -62,6 +69,7 @@ def draw_together(
         seed: Of all clips.
         device: Where to draw, encode, and keep the clips.
         workers: Processes; 1 draws in this one.
+        courses: Share of the clips in which instruments come and go (`draw_courses`).
 
     Returns:
         The clips, and for M2V their first photos' latents in variants (N, K, C, H, W), clean and noisy.
@@ -70,7 +78,7 @@ def draw_together(
         ResourceError: A process ended before its clips were drawn; it has printed why.
     """
     sizes = tuple(min(_PART_CLIPS, count - start) for start in range(0, count, _PART_CLIPS))
-    wanted = _Wanted(stage, vae_folder, sizes, seed, device)
+    wanted = _Wanted(stage, vae_folder, sizes, seed, device, courses)
     numbers = range(len(sizes))
     if workers == 1:
         tensors = _joined([part for _, part in wanted.drawn(numbers)])
@@ -102,6 +110,7 @@ class _Wanted:
     sizes: tuple[int, ...]
     seed: int
     device: torch.device
+    courses: float
 
     @torch.no_grad()
     def drawn(self, numbers: range) -> Iterator[tuple[int, Tensors]]:
@@ -109,7 +118,7 @@ class _Wanted:
         vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
         draw = _s2m if self.stage == "s2m" else _m2v
         for number in numbers:
-            yield number, draw(vae, self.sizes[number], self.seed * 1009 + number, self.device)
+            yield number, draw(vae, self.sizes[number], self.seed * 1009 + number, self.device, self.courses)
 
 
 def _save(wanted: _Wanted, numbers: range, folder: Path) -> None:
@@ -122,12 +131,12 @@ def _part_file(folder: Path, number: int) -> Path:
     return folder / f"part-{number:04d}.safetensors"
 
 
-def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Tensors:
+def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device, courses: float) -> Tensors:
     """What S2M learns from: coloured maps, each encoded alone, and the first photo."""
     table = palette_table(device)
     flat = single_frame_vae(vae)
     parts: list[Tensors] = []
-    for clips in _drawn(count, torch.Generator().manual_seed(seed), device):
+    for clips in _drawn(count, torch.Generator().manual_seed(seed), device, courses):
         maps = encode_frames(flat, coloured_maps(clips, table).to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
         photo = encode_frames(flat, signed_pixels(clips)[:, :1].to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
         parts.append(
@@ -142,7 +151,7 @@ def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
     return _joined(parts)
 
 
-def _m2v(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device) -> Tensors:
+def _m2v(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device, courses: float) -> Tensors:
     """What M2V learns from: videos, first photos, maps.
 
     The photos' latents come in `_FIRST_FRAMES` variants (N, K, C, H, W): clean, and with noise of strength
@@ -152,7 +161,7 @@ def _m2v(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
     parts: list[Tensors] = []
     generator = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device).manual_seed(seed)
-    for clips in _drawn(count, generator, device):
+    for clips in _drawn(count, generator, device, courses):
         frames = signed_pixels(clips)
         video = encode_video(vae, padded_video(frames).transpose(1, 2).to(vae.dtype))
         strength = torch.exp(-3 + 0.5 * torch.randn(len(frames), _FIRST_FRAMES, generator=generator)).to(
@@ -177,12 +186,19 @@ def _m2v(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
     return _joined(parts)
 
 
-def _drawn(count: int, generator: torch.Generator, device: torch.device) -> Iterator[PhantomClips]:
+def _drawn(
+    count: int, generator: torch.Generator, device: torch.device, courses: float
+) -> Iterator[DrawnClips]:
     """Draws `count` clips of training, as many at once as are encoded at once."""
     for start in range(0, count, _ENCODE_CLIPS):
         phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
         draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
-        yield draw_clips(phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED, extras=_EXTRAS)
+        if courses and float(torch.rand(1, generator=generator)) < courses:
+            yield draw_courses(phases, triplets, draw_seed, device=device, extras=_EXTRAS)
+        else:
+            yield draw_clips(
+                phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED, extras=_EXTRAS
+            )
 
 
 def _joined(parts: list[Tensors]) -> Tensors:

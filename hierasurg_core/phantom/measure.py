@@ -68,7 +68,7 @@ def psnr(a_FHWC: NDArray[np.uint8], b_FHWC: NDArray[np.uint8]) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
-def uint8_video(clips: draw.PhantomClips) -> NDArray[np.uint8]:
+def uint8_video(clips: draw.DrawnClips) -> NDArray[np.uint8]:
     """The clips' frames as uint8 (B, F, H, W, 3)."""
     return (clips.video_BFCHW * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
 

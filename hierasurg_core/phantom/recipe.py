@@ -113,6 +113,7 @@ class Piece:
         batch: Clips a step.
         lr: Peak learning rate.
         clips: Clips drawn and encoded in each session.
+        courses: Share of these in which instruments come and go; the others show one act from its start.
         workers: Processes that draw them; they change no clip.
         ema: Decay of the averaged weights that are bundled.
         start: Folder of a model of the same shape to begin with; "" begins with random weights. A student
@@ -130,6 +131,7 @@ class Piece:
     batch: int = 64
     lr: float = 1.2e-3
     clips: int = 16384
+    courses: float = 0.5
     workers: int = 1
     ema: float = 0.999
     start: str = ""
@@ -188,7 +190,9 @@ def train_stage(
         name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
     rank, world_size = runtime.rank(), runtime.world_size()
-    clips, photos = draw_together(part, out / "vae", piece.clips, data_seed, device, piece.workers)
+    clips, photos = draw_together(
+        part, out / "vae", piece.clips, data_seed, device, piece.workers, piece.courses
+    )
     source = LatentCacheSource(
         clips, piece.batch, seed=data_seed, first_frames_NKCHW=photos, rank=rank, world_size=world_size
     )

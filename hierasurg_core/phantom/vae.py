@@ -19,7 +19,7 @@ from torch import Tensor
 from hierasurg_core import artifacts, runtime
 from hierasurg_core.maps import MAX_LEVELS, palette_rgb_N3
 from hierasurg_core.models import AutoencoderKLCogVideoX, load_vae
-from hierasurg_core.phantom.draw import NATIVE_SIZE_HW, PhantomClips, draw_clips
+from hierasurg_core.phantom.draw import NATIVE_SIZE_HW, DrawnClips, draw_clips
 from hierasurg_core.phantom.whitening import whiten_latents
 from hierasurg_core.progress import Progress
 
@@ -53,7 +53,7 @@ def random_labels(count: int, generator: torch.Generator) -> tuple[Tensor, Tenso
     )
 
 
-def signed_pixels(clips: PhantomClips) -> Tensor:
+def signed_pixels(clips: DrawnClips) -> Tensor:
     """The clips' frames in [-1, 1], (B, F, 3, H, W)."""
     return clips.video_BFCHW * 2 - 1
 
@@ -71,7 +71,7 @@ def palette_table(device: torch.device | str) -> Tensor:
     return table.to(device)
 
 
-def coloured_maps(clips: PhantomClips, table: Tensor) -> Tensor:
+def coloured_maps(clips: DrawnClips, table: Tensor) -> Tensor:
     """The clips' maps as S2M sees them, in [-1, 1], (B, F, 3, H, W).
 
     All ids 0..K+1 of a clip count as its levels, as they do in `PanopticClip` where each occurs.
