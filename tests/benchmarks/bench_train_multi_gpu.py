@@ -222,7 +222,8 @@ def start(asked: argparse.Namespace) -> int:
     root = Path(__file__).parents[2]
     given = [*sys.argv[1:], "--port", str(store.port), "--end", str(end), "--rank"]
     command = [sys.executable, "-m", "tests.benchmarks.bench_train_multi_gpu", *given]
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "4"), "PYTHONPATH": str(root)}
+    packages = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "4"), "PYTHONPATH": packages}
     ranks = [
         subprocess.Popen([*command, str(rank)], cwd=root, env={**os.environ, **threads})
         for rank in range(sizes(asked)[-1])
