@@ -198,6 +198,13 @@ def train_s2m(
     ] = None,
     base: Base = None,
     preset: Preset = None,
+    frame_labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--frame-labels/--clip-labels",
+            help="Labels steer their own second, or as published the clip by their mean (default: as base).",
+        ),
+    ] = None,
     fps: Fps = None,
     steps: Steps = None,
     epochs: Epochs = None,

@@ -220,7 +220,14 @@ class TrainStageConfig(TrainConfig):
 
 @dataclass(frozen=True)
 class TrainS2MConfig(TrainStageConfig):
-    """One call of `train-s2m`; see `TrainStageConfig`."""
+    """One call of `train-s2m`; see `TrainStageConfig`.
+
+    Attributes:
+        frame_labels: Whether labels steer the maps of their own seconds as well, where the published model
+            knows their mean over the clip; None: as the base does.
+    """
+
+    frame_labels: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.preview import Strip, contact_sheet
 from hierasurg_core.generation.records import CLIP_SECONDS, Run, Sample, as_sample, seconds_if_made
+from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job, plan_jobs
 from hierasurg_core.generation.sources import plan_models
 from hierasurg_core.generation.storyboard import Story, plan_stories
@@ -46,6 +47,10 @@ from hierasurg_core.video import iter_video, write_png
 ASSETS = Path(hierasurg_core.__file__).parent / "assets"
 CONFIG_FILE = "generate.yaml"
 SHEET_FILE = "contact_sheet.png"
+ORDER_LOST = (
+    "labels change within a clip, of which this S2M knows hardly more than the mean: which comes first is "
+    "told by models of train-s2m --frame-labels, or by segments of a --script"
+)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,13 @@ def generate(
     return GenerateResult(samples, plan.name, time.monotonic() - began, tuple(notes), sheet)
 
 
+def _loses_order(run: Run, start: Start) -> bool:
+    """Tells whether S2M is told different things of different seconds, and cannot tell when."""
+    if start.maps is not None or run.plan.s2m is None or run.plan.s2m.frame_labels:
+        return False
+    return any(isinstance(ids, tuple) and len(set(ids)) > 1 for ids in (start.phase, start.triplet))
+
+
 def _make_all(
     run: Run, work: Sequence[Job | Story], device: torch.device, progress: Progress
 ) -> Iterator[str]:
@@ -144,6 +156,7 @@ def _make_all(
     pipeline: HieraSurgPipeline | None = None
     orders: list[Order] = []
     batch = 1
+    warned = False
     with Overlap() as overlap:
         for unit in work:
             if not runtime.claim(unit.name):
@@ -156,6 +169,10 @@ def _make_all(
                 fingerprint = run.fingerprint(job_identity(unit, start, run.config.edit), run.clip_frames)
                 order = Order(unit, start, fingerprint)
                 yield from start.notes
+                if not warned and _loses_order(run, start):
+                    warned = True
+                    progress.note(ORDER_LOST)
+                    yield ORDER_LOST
             if run.config.resume and seconds_if_made(run.config, unit.name, fingerprint) is not None:
                 progress.note(f"{unit.name}: kept, it was made by the same request, models and settings")
                 continue

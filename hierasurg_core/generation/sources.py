@@ -55,6 +55,7 @@ class StageModel:
         distilled_steps: Of a few-step student; None for any other model.
         vector_dim: Width of the text vectors that it is given; None: it is given ids, or no words at all.
         text_vectors: The file of them.
+        frame_labels: An S2M that knows which label belongs to which second.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class StageModel:
     distilled_steps: int | None = None
     vector_dim: int | None = None
     text_vectors: Path | None = None
+    frame_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -303,7 +305,8 @@ def _stage(folder: Path, name: str) -> StageModel:
     rate = (frames - 1) / seconds if seconds > 0 else 0
     rates = (int(rate),) if rate in RATES else RATES
     vector_dim = _vector_dim(config, arguments, folder)
-    return StageModel(folder, size_hw, rates, in_channels, public, distilled, vector_dim)
+    framed = bool(arguments.get("frame_labels", False))
+    return StageModel(folder, size_hw, rates, in_channels, public, distilled, vector_dim, frame_labels=framed)
 
 
 def _vector_dim(config: dict[str, Any], arguments: dict[str, Any], folder: Path) -> int | None:

@@ -38,13 +38,27 @@ def vector_embedding(vector_dim: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(vector_dim, width), nn.ReLU())
 
 
+class SilentLinear(nn.Linear):
+    """A linear layer that begins with zeros, so that a model to which it is added stays what it was."""
+
+    def reset_parameters(self) -> None:
+        """Sets weights and bias to zero."""
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
 def condenser(width: int, condensed: int) -> nn.Sequential:
     """Return the convolution over frames whose mean is a clip's condition (see `condense`)."""
     return nn.Sequential(nn.Conv1d(width, condensed, CONDENSE_KERNEL, padding=CONDENSE_KERNEL // 2))
 
 
 def condense(module: nn.Sequential, sequence_BFE: torch.Tensor) -> torch.Tensor:
-    """Return the mean over frames of the convolved sequence, (B, condensed)."""
+    """Return the mean over frames of the convolved sequence, (B, condensed).
+
+    The mean forgets when a label was said: of the order only what the first and last two frames lack in the
+    convolution's padding is left (see `SilentLinear` and S2M's ``frame_labels``).
+    """
     return module(sequence_BFE.transpose(1, 2)).mean(dim=2)
 
 

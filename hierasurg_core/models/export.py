@@ -62,6 +62,7 @@ _ALWAYS_SO: Mapping[str, Any] = {
 }
 _UNKNOWN_TO_PUBLIC: Mapping[str, Any] = {
     "repeat_first_frame": False,
+    "frame_labels": False,
     "distilled_steps": None,
     "map_downscale": 2,
     "segmap_posenc_spatial_scale": 1.875,

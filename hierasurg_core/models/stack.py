@@ -181,10 +181,10 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         timesteps_B = timesteps_B.to(like.device).expand(like.shape[0])
         return self.time_embedding(self.time_proj(timesteps_B).to(like.dtype))
 
-    def _semantic_vector(
+    def _embedded(
         self, phase: torch.Tensor | None, triplet: torch.Tensor | None, like: torch.Tensor
-    ) -> torch.Tensor:
-        """Return [phase, triplet] condensed over frames, (B, V - time); None stands for all dropped."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the vectors of phases and triplets, (B, F, E) each; None stands for all dropped."""
         batch = like.shape[0]
         given = phase if phase is not None else triplet
         frames = self.config["sample_seconds"] if given is None else given.shape[1]
@@ -196,20 +196,27 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
             dropped = like.new_zeros(batch, frames, self.config["text_vector_dim"])
             phase = dropped if phase is None else phase.to(like)
             row = dropped if triplet is None else triplet.to(like)
-        return torch.cat(
-            [
-                conditioning.condense(self.phase_condense, self.phase_emb(phase)),
-                conditioning.condense(self.triplet_condense, self.triplet_emb(row)),
-            ],
-            dim=1,
-        ).to(like.dtype)
+        return self.phase_emb(phase), self.triplet_emb(row)
+
+    def _condensed(self, phase_BFE: torch.Tensor, triplet_BFE: torch.Tensor) -> torch.Tensor:
+        """Return [phase, triplet] condensed over frames, (B, V - time)."""
+        parts = [
+            conditioning.condense(self.phase_condense, phase_BFE),
+            conditioning.condense(self.triplet_condense, triplet_BFE),
+        ]
+        return torch.cat(parts, dim=1)
 
     def _denoise(
-        self, latents_BFCHW: torch.Tensor, stream_BND: torch.Tensor, vector_BV: torch.Tensor
+        self,
+        latents_BFCHW: torch.Tensor,
+        stream_BND: torch.Tensor,
+        vector_BV: torch.Tensor,
+        frames_BFD: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the blocks over [stream, one token, image tokens] and return latents (B, F, out, h, w).
 
         The one token is `patch_embed.text_proj` of zeros; like CogVideoX's text it has no position code.
+        What is given for a frame is added to all its tokens.
         """
         batch, frames, _, height, width = latents_BFCHW.shape
         patch = self.config["patch_size"]
@@ -217,7 +224,10 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         nothing = latents_BFCHW.new_zeros(batch, 1, self.patch_embed.text_proj.in_features)
         tokens = self.patch_embed(nothing, latents_BFCHW)
         positions = self._positions_ND(frames, rows, columns, tokens)
-        tokens = torch.cat([tokens[:, :1], tokens[:, 1:] + positions], dim=1)
+        image = tokens[:, 1:] + positions
+        if frames_BFD is not None:
+            image = image + frames_BFD.to(image.dtype).repeat_interleave(rows * columns, dim=1)
+        tokens = torch.cat([tokens[:, :1], image], dim=1)
         stream_BND = stream_BND.to(tokens.dtype)
 
         checkpointed = self._gradient_checkpointing_func

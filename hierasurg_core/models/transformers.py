@@ -34,6 +34,8 @@ class S2MTransformer3DModel(CogVideoXStack):
     ``sample_seconds`` is how many labels stand in for a condition that is left out. ``text_embed_dim`` None
     is the inner width. ``repeat_first_frame`` lets every frame see the first frame's channels at its own
     place, where the published model must fetch them by attention: a small model learns it far sooner.
+    ``frame_labels`` adds what is said of a frame to its tokens as well: the vector is a mean over frames,
+    from which the published model can hardly tell when a label changes, or which of two came first.
     ``distilled_steps`` marks a few-step student: how many DDIM steps it is made for.
 
     Example:
@@ -66,6 +68,7 @@ class S2MTransformer3DModel(CogVideoXStack):
         condense_dim: int = 256,
         sample_seconds: int = 16,
         repeat_first_frame: bool = False,
+        frame_labels: bool = False,
         distilled_steps: int | None = None,
     ) -> None:
         super().__init__()
@@ -89,6 +92,9 @@ class S2MTransformer3DModel(CogVideoXStack):
             width=condition_embed_dim,
             condensed=condense_dim,
         )
+        self.label_proj: conditioning.SilentLinear | None = None
+        if frame_labels:
+            self.label_proj = conditioning.SilentLinear(2 * condition_embed_dim, self.inner_dim, bias=False)
 
     def forward(
         self,
@@ -110,13 +116,30 @@ class S2MTransformer3DModel(CogVideoXStack):
             map_tokens_BND: likewise.
 
         Raises:
-            ValueError: latents of a shape the model can't take.
+            ValueError: latents of a shape the model can't take, or with ``frame_labels`` another number of
+                labels than frames.
         """
         del maps_BFHW, map_tokens_BND
         latents = self._checked_latents(latents_BFCHW)
-        semantic = self._semantic_vector(phase_BF, triplet_BF, latents)
+        phase_BFE, triplet_BFE = self._embedded(phase_BF, triplet_BF, latents)
+        semantic = self._condensed(phase_BFE, triplet_BFE).to(latents.dtype)
         vector = torch.cat([self._time_vector(timesteps_B, latents), semantic], dim=1)
-        return self._denoise(latents, latents.new_zeros(latents.shape[0], 1, self.inner_dim), vector)
+        nothing = latents.new_zeros(latents.shape[0], 1, self.inner_dim)
+        return self._denoise(
+            latents, nothing, vector, self._of_frames(phase_BFE, triplet_BFE, latents.shape[1])
+        )
+
+    def _of_frames(
+        self, phase_BFE: torch.Tensor, triplet_BFE: torch.Tensor, frames: int
+    ) -> torch.Tensor | None:
+        """Return what is added to the tokens of each frame, (B, F, D); None without ``frame_labels``."""
+        if self.label_proj is None:
+            return None
+        if phase_BFE.shape[1] != frames:
+            raise ValueError(
+                f"S2M with frame_labels takes a label a frame, not {phase_BFE.shape[1]} of {frames}"
+            )
+        return self.label_proj(torch.cat([phase_BFE, triplet_BFE], dim=2).to(self.label_proj.weight.dtype))
 
 
 class M2VTransformer3DModel(CogVideoXStack):
@@ -256,5 +279,6 @@ class M2VTransformer3DModel(CogVideoXStack):
             raise ValueError("got maps and map tokens: give one of them")
         vector = self._time_vector(timesteps_B, latents)
         if self.config["hierarchical"]:
-            vector = torch.cat([vector, self._semantic_vector(phase_BF, triplet_BF, latents)], dim=1)
+            semantic = self._condensed(*self._embedded(phase_BF, triplet_BF, latents)).to(latents.dtype)
+            vector = torch.cat([vector, semantic], dim=1)
         return self._denoise(latents, map_tokens_BND, vector)

@@ -38,6 +38,7 @@ from hierasurg_core.models.backbone import CogVideoXDPMScheduler
 from hierasurg_core.models.conditioning import map_grid
 from hierasurg_core.models.defaults import MODEL_INDEX
 from hierasurg_core.models.export import model_index
+from hierasurg_core.models.warmstart import stage_class, start_from, starting_arguments
 from hierasurg_core.phantom.encoded import draw_together
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
@@ -118,6 +119,7 @@ class Piece:
         ema: Decay of the averaged weights that are bundled.
         start: Folder of a model of the same shape to begin with; "" begins with random weights. A student
             begins with its teacher, "" is OUT/STAGE/transformer.
+        frame_labels: 1 for an S2M whose labels steer their own frames; a start that lacks this gets it.
         optimizer: As in `TrainConfig`.
         emphasis: Of what moves in S2M's loss, see `S2MStage`.
         triplets: How the triplets' vectors begin where a model is given: "kept" as they are, or "parts" anew,
@@ -131,10 +133,11 @@ class Piece:
     batch: int = 64
     lr: float = 1.2e-3
     clips: int = 16384
-    courses: float = 0.5
+    courses: float = 0.0
     workers: int = 1
     ema: float = 0.999
     start: str = ""
+    frame_labels: int = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
     emphasis: float = 0.0
     triplets: Literal["kept", "parts"] = "kept"
@@ -181,11 +184,7 @@ def train_stage(
     torch.manual_seed(seed)
     part, is_student = name.removesuffix(SUFFIX), name.endswith(SUFFIX)
     start = piece.start or (str(out / part / "transformer") if is_student else "")
-    if start:
-        model = load_transformer(start, torch.float32)
-    else:
-        model = S2MTransformer3DModel(**S2M_CONFIG) if part == "s2m" else M2VTransformer3DModel(**M2V_CONFIG)
-        start_as_identity(model)
+    model = _begun(part, start, bool(piece.frame_labels), seed)
     if piece.triplets == "parts" or not start:
         name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
@@ -235,6 +234,23 @@ def train_stage(
     )
     work = Extras(load=_work(model, clips))  # lets the trainer look for the fastest attention
     return train(model, distilled or stage, source, config, run, progress, extras=work).finished
+
+
+def _begun(part: str, start: str, frame_labels: bool, seed: int) -> CogVideoXStack:
+    """The model as its training finds it: of a folder, or new."""
+    if start and frame_labels:
+        cls = stage_class(part)
+        arguments = starting_arguments(Path(start), cls, {"frame_labels": True})
+        return start_from(Path(start), cls, arguments, seed)[0]
+    if start:
+        return load_transformer(start, torch.float32)
+    model: CogVideoXStack
+    if part == "s2m":
+        model = S2MTransformer3DModel(**{**S2M_CONFIG, "frame_labels": frame_labels})
+    else:
+        model = M2VTransformer3DModel(**M2V_CONFIG)
+    start_as_identity(model)
+    return model
 
 
 def _work(model: CogVideoXStack, clips: Batch) -> Workload:

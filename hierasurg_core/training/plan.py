@@ -304,6 +304,9 @@ def _changes(
     hierarchical = config.hierarchical if isinstance(config, TrainM2VConfig) else None
     if hierarchical is not None:
         changes["hierarchical"] = hierarchical
+    frame_labels = config.frame_labels if isinstance(config, TrainS2MConfig) else None
+    if frame_labels is not None:
+        changes["frame_labels"] = frame_labels
     if stage == "s2m" or hierarchical:
         changes["text_cond"] = config.text_condition
         if vectors is not None:

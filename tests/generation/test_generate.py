@@ -16,7 +16,10 @@ from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import GenerateConfig, load_config
 from hierasurg_core.errors import DataError, HieraSurgError, ResourceError, UsageError, WeightsError
 from hierasurg_core.generation import GenerateResult, generate
+from hierasurg_core.generation.samples import ORDER_LOST
 from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png
+from hierasurg_core.models import S2MTransformer3DModel
+from hierasurg_core.models.warmstart import start_from, starting_arguments
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.video import read_image, read_video, write_png
 
@@ -53,6 +56,23 @@ def start_files(folder: Path, seed: int = 7, scale: int = 1) -> dict[str, Path]:
 def clip_file(path: Path, num_frames: int = 16, size_hw: tuple[int, int] = SIZE_HW, seed: int = 7) -> Path:
     save_clip(path, PanopticClip(moving_ids(NUM_ENTITIES, num_frames, size_hw, seed), NUM_ENTITIES))
     return path
+
+
+def test_the_user_hears_where_the_order_of_labels_is_lost(assets: Path, tmp_path: Path):
+    over_time = {"triplet": "grasper,retract,gallbladder@0-7; hook,dissect,cystic_duct@8-"}
+    for options, said in ((over_time, 1), ({}, 0)):
+        told = Told()
+        result = run(assets, tmp_path, told, num=2, **options)
+        assert told.notes.count(ORDER_LOST) == said
+        assert result.notes.count(ORDER_LOST) == said
+    model = tmp_path / "framed"
+    shutil.copytree(assets / "mini", model)
+    part = assets / "mini" / "s2m"
+    arguments = starting_arguments(part, S2MTransformer3DModel, {"frame_labels": True})
+    start_from(part, S2MTransformer3DModel, arguments, 0)[0].save_pretrained(model / "s2m")
+    result = run(assets, tmp_path, model=str(model), out=tmp_path / "other", **over_time)
+    assert ORDER_LOST not in result.notes
+    assert result.samples[0].video.is_file()
 
 
 def test_a_phase_and_a_triplet_become_a_video(assets: Path, tmp_path: Path):

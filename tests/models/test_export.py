@@ -95,6 +95,11 @@ def test_what_the_public_code_lacks_is_refused(changes: dict[str, Any], said: st
     assert list(tmp_path.iterdir()) == []
 
 
+def test_frame_labels_are_refused_too(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the public code has no frame_labels = True"):
+        write_public(tiny_s2m(frame_labels=True), tmp_path / "transformer")
+
+
 def test_card_carries_notice_and_facts() -> None:
     notice = {"data": "Made from X.", "license": "CC BY-NC-SA 4.0", "terms": "Cite.", "papers": ["A paper."]}
     text = Card("A pipeline", notice, {"S2M: data": {"clips": "3 train", "rate": "1 fps"}}).text()

@@ -211,6 +211,54 @@ def test_the_first_frame_stands_in_every_frame_when_it_is_repeated(make: Any):
     assert not torch.allclose(repeating, published)
 
 
+def ordered_labels() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The same labels in two orders, alike in the first and last two seconds."""
+    one, other = s2m_inputs(frames=8), s2m_inputs(frames=8)
+    one["triplet_BF"] = torch.tensor([[17, 17, 17, 17, 60, 60, 8, 8]])
+    other["triplet_BF"] = torch.tensor([[17, 17, 60, 60, 17, 17, 8, 8]])
+    return one, other
+
+
+def test_the_published_s2m_cannot_tell_which_triplet_came_first():
+    one, other = ordered_labels()
+    assert difference(tiny_s2m(), one, other) < 1e-5
+
+
+def test_with_frame_labels_the_order_counts_and_so_does_each_frame():
+    one, other = ordered_labels()
+    model = tiny_s2m(frame_labels=True, num_layers=0)
+    torch.nn.init.normal_(model.label_proj.weight)
+    with torch.no_grad():
+        differing_F = (model(**one) - model(**other)).abs().amax(dim=(0, 2, 3, 4)) > 1e-4
+    assert differing_F.tolist() == [False, False, True, True, True, True, False, False]
+
+
+def test_frame_labels_are_silent_at_first_and_where_they_are_dropped():
+    inputs = s2m_inputs()
+    model, plain = tiny_s2m(frame_labels=True), tiny_s2m()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        assert torch.equal(model(**inputs), plain(**inputs))
+        torch.nn.init.normal_(model.label_proj.weight)
+        dropped = inputs | {"phase_BF": torch.full((1, 4), -1), "triplet_BF": torch.full((1, 4), -1)}
+        without = {name: value for name, value in inputs.items() if name not in ("phase_BF", "triplet_BF")}
+        torch.testing.assert_close(model(**dropped), model(**without))
+        assert difference(model, inputs, dropped) > 1e-3
+
+
+def test_frame_labels_take_text_vectors_too_and_learn():
+    model = tiny_s2m(frame_labels=True, text_cond="vectors", text_vector_dim=6)
+    inputs = s2m_inputs() | {"phase_BF": torch.randn(1, 4, 6), "triplet_BF": torch.randn(1, 4, 6)}
+    model(**inputs).square().mean().backward()
+    assert model.label_proj.weight.grad.any()
+
+
+def test_frame_labels_want_one_a_frame():
+    inputs = s2m_inputs() | {"triplet_BF": torch.full((1, 3), 17), "phase_BF": torch.full((1, 3), 1)}
+    with pytest.raises(ValueError, match="a label a frame, not 3 of 4"):
+        tiny_s2m(frame_labels=True)(**inputs)
+
+
 def test_one_timestep_serves_a_batch():
     inputs = s2m_inputs(batch=2)
     assert difference(tiny_s2m(), inputs, inputs | {"timesteps_B": torch.tensor(500)}) == 0

@@ -103,6 +103,21 @@ def test_hierarchical_m2v_starts_from_plain_m2v(tmp_path: Path) -> None:
         started(tmp_path / "hierarchical", M2VTransformer3DModel, hierarchical=False)
 
 
+@torch.no_grad()
+def test_an_s2m_gets_frame_labels_and_says_what_it_said(tmp_path: Path) -> None:
+    _, part = base(tmp_path / "base")
+    plain, _ = started(part, S2MTransformer3DModel, **SMALL)
+    plain.save_pretrained(tmp_path / "s2m")
+    model, plan = started(tmp_path / "s2m", S2MTransformer3DModel, frame_labels=True)
+    assert plan.named("new") == ("label_proj.weight",)
+    labels = torch.tensor([[1, 2]])
+    given = (torch.randn(1, 2, 12, 4, 6), torch.tensor([5]), labels, labels)
+    torch.testing.assert_close(model(*given), plain(*given))
+    with pytest.raises(WeightsError, match=r"it has no place for label_proj\.weight"):
+        model.save_pretrained(tmp_path / "framed")
+        started(tmp_path / "framed", S2MTransformer3DModel, frame_labels=False)
+
+
 def test_new_tensors_follow_the_seed_and_leave_the_global_generator_alone(tmp_path: Path) -> None:
     _, part = base(tmp_path)
     torch.manual_seed(7)

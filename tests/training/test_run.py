@@ -49,6 +49,17 @@ def test_s2m_run_leaves_what_others_take(root: Path) -> None:
     assert set(fates) == {"copied", "widened", "new", "unused"}
 
 
+def test_s2m_learns_what_is_said_of_each_second(root: Path) -> None:
+    train(s2m_config(root, "framed", frame_labels=True, lr=1e-2))
+    model = load_transformer(root / "runs" / "framed")
+    assert model.config["frame_labels"] is True
+    assert model.label_proj.weight.any()
+    assert "label_proj.weight\t" in (root / "runs" / "framed" / "start.tsv").read_text()
+    base = str(root / "runs" / "framed")
+    train(s2m_config(root, "framed-on", base=base, steps=1))
+    assert load_transformer(root / "runs" / "framed-on").config["frame_labels"] is True
+
+
 def test_maps_start_from_the_unconditional_run_and_say_so(root: Path) -> None:
     first = train(m2v_config(root, "two-unconditional", stage="unconditional"))
     assert first.stage == "m2v-unconditional"
