@@ -70,7 +70,8 @@ def test_the_user_hears_where_the_order_of_labels_is_lost(assets: Path, tmp_path
     part = assets / "mini" / "s2m"
     arguments = starting_arguments(part, S2MTransformer3DModel, {"frame_labels": True})
     start_from(part, S2MTransformer3DModel, arguments, 0)[0].save_pretrained(model / "s2m")
-    result = run(assets, tmp_path, model=str(model), out=tmp_path / "other", **over_time)
+    options: dict[str, Any] = {"model": str(model), "out": tmp_path / "other", **over_time}
+    result = run(assets, tmp_path, **options)
     assert ORDER_LOST not in result.notes
     assert result.samples[0].video.is_file()
 

@@ -40,8 +40,8 @@ def test_only_float32_on_a_cpu_takes_it_and_only_a_plain_layer():
     assert not is_for_onednn(conv, torch.empty(1, 2, 3, 4, 4, device="meta"))
 
     class Doubled(nn.Conv3d):
-        def _conv_forward(self, *given: torch.Tensor | None) -> torch.Tensor:
-            return 2 * super()._conv_forward(*given)  # type: ignore[arg-type]
+        def forward(self, *given: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(*given, **named)
 
     doubled = Doubled(2, 2, 3, padding=1)
     given = drawn(1, 2, 3, 4, 4)

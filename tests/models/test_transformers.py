@@ -211,6 +211,13 @@ def test_the_first_frame_stands_in_every_frame_when_it_is_repeated(make: Any):
     assert not torch.allclose(repeating, published)
 
 
+def loud(model: S2MTransformer3DModel) -> S2MTransformer3DModel:
+    """Frame labels that say something."""
+    assert model.label_proj is not None
+    torch.nn.init.normal_(model.label_proj.weight)
+    return model
+
+
 def ordered_labels() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The same labels in two orders, alike in the first and last two seconds."""
     one, other = s2m_inputs(frames=8), s2m_inputs(frames=8)
@@ -226,8 +233,7 @@ def test_the_published_s2m_cannot_tell_which_triplet_came_first():
 
 def test_with_frame_labels_the_order_counts_and_so_does_each_frame():
     one, other = ordered_labels()
-    model = tiny_s2m(frame_labels=True, num_layers=0)
-    torch.nn.init.normal_(model.label_proj.weight)
+    model = loud(tiny_s2m(frame_labels=True, num_layers=0))
     with torch.no_grad():
         differing_F = (model(**one) - model(**other)).abs().amax(dim=(0, 2, 3, 4)) > 1e-4
     assert differing_F.tolist() == [False, False, True, True, True, True, False, False]
@@ -239,7 +245,7 @@ def test_frame_labels_are_silent_at_first_and_where_they_are_dropped():
     plain.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
         assert torch.equal(model(**inputs), plain(**inputs))
-        torch.nn.init.normal_(model.label_proj.weight)
+        loud(model)
         dropped = inputs | {"phase_BF": torch.full((1, 4), -1), "triplet_BF": torch.full((1, 4), -1)}
         without = {name: value for name, value in inputs.items() if name not in ("phase_BF", "triplet_BF")}
         torch.testing.assert_close(model(**dropped), model(**without))
@@ -250,7 +256,10 @@ def test_frame_labels_take_text_vectors_too_and_learn():
     model = tiny_s2m(frame_labels=True, text_cond="vectors", text_vector_dim=6)
     inputs = s2m_inputs() | {"phase_BF": torch.randn(1, 4, 6), "triplet_BF": torch.randn(1, 4, 6)}
     model(**inputs).square().mean().backward()
-    assert model.label_proj.weight.grad.any()
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    grad = grads["label_proj.weight"]
+    assert grad is not None
+    assert grad.any()
 
 
 def test_frame_labels_want_one_a_frame():
