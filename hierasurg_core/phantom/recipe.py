@@ -306,7 +306,7 @@ def main() -> None:
     parser.add_argument("--vae-clips", type=int, default=VAE_CLIPS, help="clips a step and GPU")
     parser.add_argument("--start-vae", type=Path, default=None, help="folder of a VAE to begin with")
     for field in dataclasses.fields(Piece):
-        parser.add_argument(f"--{field.name}", type=type(field.default), default=None)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=None)
     options = parser.parse_args()
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Piece)}
     piece = STUDENT if options.piece.endswith(SUFFIX) else Piece()

@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import m2v_config, s2m_config, train, write_base, write_dataset
 
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, load_config
+from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError, WeightsError
 from hierasurg_core.models import load_transformer
+from hierasurg_core.models.defaults import read_sampling, write_sampling
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
 from hierasurg_core.training.plan import plan_training
 from hierasurg_core.video import read_video
@@ -74,6 +76,20 @@ def test_maps_start_from_the_unconditional_run_and_say_so(root: Path) -> None:
     with pytest.raises(WeightsError, match="checkpoint of m2v-unconditional, not of m2v"):
         resume = str(root / "runs" / "two-unconditional" / "checkpoint-2")
         train(m2v_config(root, "other-stage", resume=resume, steps=3))
+
+
+def test_an_export_samples_each_stage_as_its_own_run_says(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    train(s2m_config(tmp_path, "s2m", steps=1))
+    train(m2v_config(tmp_path, "before", steps=1))
+    of_s2m, of_m2v = StageSampling(7, 2.0, "ddim"), StageSampling(9, 1.0, "sde-dpm++")
+    other = StageSampling(3)
+    write_sampling({"s2m": of_s2m, "m2v": other}, tmp_path / "runs" / "s2m")
+    write_sampling({"s2m": other, "m2v": of_m2v}, tmp_path / "runs" / "before")
+    base, target = tmp_path / "runs" / "before", tmp_path / "pipeline"
+    train(m2v_config(tmp_path, "m2v", base=str(base), steps=1, export=str(target)))
+    assert read_sampling(target) == {"s2m": of_s2m, "m2v": of_m2v}
+    assert read_sampling(tmp_path / "runs" / "m2v") == {"s2m": other, "m2v": of_m2v}
 
 
 def test_unconditional_stage_trains_the_base_and_not_the_map_encoder(root: Path) -> None:
