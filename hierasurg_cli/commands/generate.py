@@ -167,6 +167,9 @@ def generate(
     maps_guidance: Annotated[
         str | None, typer.Option(metavar="X", help="The same of S2M alone (default: as --guidance).")
     ] = None,
+    newcomers: Annotated[
+        str | None, typer.Option(metavar="N", help="Ids kept free for what comes into view (default: 0).")
+    ] = None,
     fps: Annotated[
         str | None,
         typer.Option(

@@ -52,6 +52,7 @@ class GenerateConfig:
         steps: Denoising steps of either stage; None: the model's own default, a student's its own number.
         guidance: Scale of classifier-free guidance, 1 is off; None: the model's own default.
         maps_guidance: The same of S2M alone; None: as `guidance`.
+        newcomers: Ids that S2M keeps free for what comes into view later.
         fps: Frames a second, 1 or 8; None: the model's own rate.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: "auto", "bf16", "fp16" or "fp32".
@@ -100,6 +101,7 @@ class GenerateConfig:
     steps: int | None = None
     guidance: float | None = None
     maps_guidance: float | None = None
+    newcomers: int = 0
     fps: Fps | None = None
     device: str = "auto"
     dtype: Dtype = "auto"
@@ -127,6 +129,7 @@ class GenerateConfig:
             scale: float | None = getattr(self, name)
             if scale is not None:
                 at_least(name, scale, 0)
+        at_least("newcomers", self.newcomers, 0)
         check_device(self.device)
         self._check_start()
         self._check_many()
@@ -141,6 +144,11 @@ class GenerateConfig:
             raise UsageError("map and maps exclude each other: give the first map or those of the whole clip")
         if self.map is not None and self.frame is None:
             raise UsageError("map needs frame: give the image that the map belongs to as well")
+        for name in ("maps", "from_dataset"):
+            if self.newcomers and getattr(self, name) is not None:
+                raise UsageError(
+                    f"newcomers and {name} exclude each other: those maps have ids for all they show"
+                )
 
     def _check_many(self) -> None:
         sources = [name for name in ("requests", "from_dataset", "script") if getattr(self, name) is not None]

@@ -4,6 +4,7 @@ Owns the user's words and pictures: phase, triplet, photograph, map, maps. It re
 small or do not belong together, maps of too few frames, and photographs without the words that S2M needs.
 """
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,14 @@ from hierasurg_core.generation.conditions import UNKNOWN
 from hierasurg_core.generation.limits import expect_levels
 from hierasurg_core.generation.scenes import Scene, load_scenes, matching_scenes, scene_of_maps
 from hierasurg_core.generation.timeline import parse_triplets
-from hierasurg_core.maps import PanopticClip, load_clip, load_map_image, map_num_entities
+from hierasurg_core.maps import (
+    MAX_LEVELS,
+    PanopticClip,
+    load_clip,
+    load_map_image,
+    map_num_entities,
+    with_room,
+)
 from hierasurg_core.runtime import resolve_device
 from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet, parse_phase
 from hierasurg_core.video import read_image
@@ -104,10 +112,23 @@ def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[St
     if config.frame is None and config.maps is None:
         found, missing = matching_scenes(load_scenes(gallery), phase, _first_of(triplet))
         turns = range(config.seed, config.seed + min(config.num, len(found)))
-        return tuple(_start_of_scene(found[turn % len(found)], missing, phase, triplet) for turn in turns)
+        starts = [_start_of_scene(found[turn % len(found)], missing, phase, triplet) for turn in turns]
+        return tuple(_with_newcomers(start, config.newcomers) for start in starts)
     if config.maps is not None:
         return (_start_of_maps(config, seconds, gallery, phase, triplet),)
-    return (_start_of_photo(config, phase, triplet),)
+    return (_with_newcomers(_start_of_photo(config, phase, triplet), config.newcomers),)
+
+
+def _with_newcomers(start: Start, count: int) -> Start:
+    """Keeps ids free in the first map, which S2M has colours for."""
+    entities = start.first_map.num_entities + count
+    if count and entities + 2 > MAX_LEVELS:
+        left = max(0, MAX_LEVELS - 2 - start.first_map.num_entities)
+        raise UsageError(
+            f"--newcomers {count}: the first map has {start.first_map.num_entities} entities, and S2M's "
+            f"palette tells {MAX_LEVELS - 2} apart: give at most {left}"
+        )
+    return dataclasses.replace(start, first_map=with_room(start.first_map, entities)) if count else start
 
 
 def _start_of_scene(

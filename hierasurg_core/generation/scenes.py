@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.errors import DataError
-from hierasurg_core.maps import PanopticClip, fit_maps, load_map_image
+from hierasurg_core.maps import PanopticClip, fit_maps, load_map_image, with_room
 from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet
 from hierasurg_core.video import read_image
 
@@ -105,11 +105,14 @@ def matching_scenes(
 
 
 def scene_of_maps(scenes: Sequence[Scene], maps: PanopticClip) -> Scene | None:
-    """Finds the scene that a clip of maps starts from, None where there is none."""
+    """Finds the scene that a clip of maps starts from, None where there is none.
+
+    The maps may have more ids than the scene, kept free for what came into view.
+    """
     for scene in scenes:
-        if scene.num_entities != maps.num_entities:
+        if scene.num_entities > maps.num_entities:
             continue
-        first_HW = scene.first_map().map_FHW[0]
+        first_HW = with_room(scene.first_map(), maps.num_entities).map_FHW[0]
         if first_HW.shape[0] * maps.map_FHW.shape[2] != first_HW.shape[1] * maps.map_FHW.shape[1]:
             continue
         if (fit_maps(maps.map_FHW[0], first_HW.shape) == first_HW).mean() >= _SAME_MAP:

@@ -29,7 +29,7 @@ from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample
 from hierasurg_core.generation.request import describe_ids
 from hierasurg_core.generation.storyboard import OVERLAP, Story
-from hierasurg_core.maps import PanopticClip, fit_maps
+from hierasurg_core.maps import PanopticClip, fit_maps, with_room
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
@@ -244,7 +244,8 @@ class _Parts:
         def maps() -> Iterator[PanopticClip]:
             for index in range(len(story.clips)):
                 tensors = self._read(index)
-                yield _with_entities(tensors["maps"], int(tensors["num_entities"][0]), story.num_entities)
+                told = PanopticClip(tensors["maps"], int(tensors["num_entities"][0]))
+                yield with_room(told, story.num_entities)
 
         return Footage(frames, maps, story.fps)
 
@@ -270,13 +271,6 @@ def _belongs(state: Path, fingerprint: str) -> bool:
     except DataError:
         return False
     return isinstance(said, dict) and said.get("fingerprint") == fingerprint
-
-
-def _with_entities(map_SHW: NDArray[np.uint8], found: int, wanted: int) -> PanopticClip:
-    """Gives maps room for more entities: background and border move up."""
-    ids = np.arange(256, dtype=np.uint8)
-    ids[[found, found + 1]] = wanted, wanted + 1
-    return PanopticClip(ids[map_SHW], wanted)
 
 
 def _told(story: Story) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Legend: F frames, H rows, W columns, N colours, K entities of a clip. Ids 0..K-1
 background, K+1 the black border around the endoscope's round view.
 """
 
-from hierasurg_core.maps.clip import PanopticClip, fit_maps, normalise_levels
+from hierasurg_core.maps.clip import PanopticClip, fit_maps, normalise_levels, with_room
 from hierasurg_core.maps.colours import (
     MAX_LEVELS,
     colour_map,
@@ -39,4 +39,5 @@ __all__ = [
     "palette_rgb_N3",
     "save_clip",
     "save_map_png",
+    "with_room",
 ]

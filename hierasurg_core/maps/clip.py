@@ -107,6 +107,23 @@ class PanopticClip:
         }
 
 
+def with_room(clip: PanopticClip, num_entities: int) -> PanopticClip:
+    """Gives a clip room for more entities: background and border move up, the ids between stay free.
+
+    Raises:
+        DataError: There are more than 254 of them.
+        ValueError: They are fewer than it has.
+    """
+    found = clip.num_entities
+    if num_entities < found:
+        raise ValueError(f"a clip of {found} entities has no room in {num_entities}")
+    if num_entities > MAX_ENTITIES:
+        raise DataError(f"a clip has 0 to {MAX_ENTITIES} entities, not {num_entities}")
+    ids = np.arange(256, dtype=np.uint8)
+    ids[[found, found + 1]] = num_entities, num_entities + 1
+    return PanopticClip(ids[clip.map_FHW], num_entities)
+
+
 def normalise_levels(
     map_BFHW: NDArray[np.uint8], max_id_B: NDArray[np.int64] | Sequence[int]
 ) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from hierasurg_core.config import GenerateConfig, load_config
 from hierasurg_core.errors import DataError, HieraSurgError, ResourceError, UsageError, WeightsError
 from hierasurg_core.generation import GenerateResult, generate
 from hierasurg_core.generation.samples import ORDER_LOST
-from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png
+from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png, with_room
 from hierasurg_core.models import S2MTransformer3DModel
 from hierasurg_core.models.warmstart import start_from, starting_arguments
 from hierasurg_core.progress import SilentProgress
@@ -74,6 +74,36 @@ def test_the_user_hears_where_the_order_of_labels_is_lost(assets: Path, tmp_path
     result = run(assets, tmp_path, **options)
     assert ORDER_LOST not in result.notes
     assert result.samples[0].video.is_file()
+
+
+def test_ids_are_kept_free_for_newcomers(assets: Path, tmp_path: Path):
+    plain = run(assets, tmp_path, out=tmp_path / "plain").samples[0]
+    sample = run(assets, tmp_path, newcomers=2).samples[0]
+    before, clip = (load_clip(one.maps, 16) for one in (plain, sample))
+    assert clip.num_entities == before.num_entities + 2
+    lifted = with_room(before, clip.num_entities)
+    assert (clip.map_FHW[0] == lifted.map_FHW[0]).mean() > 0.98  # an mp4's borders differ
+    assert not filecmp.cmp(plain.video, sample.video, shallow=False)
+    # What was made so is still known by the scene it starts from.
+    again = run(assets, tmp_path, maps=sample.maps, out=tmp_path / "again", triplet=None)
+    assert any("from which the maps start" in note for note in again.notes)
+
+
+def test_newcomers_that_have_no_colour_or_no_sense_are_refused(assets: Path, tmp_path: Path):
+    files = start_files(tmp_path)
+    left = 18 - NUM_ENTITIES
+    refused(UsageError, f"give at most {left}", assets, tmp_path, newcomers=left + 1, **files)
+    maps = clip_file(tmp_path / "maps.mp4")
+    refused(
+        UsageError,
+        "newcomers and maps exclude",
+        assets,
+        tmp_path,
+        newcomers=1,
+        maps=maps,
+        frame=files["frame"],
+    )
+    refused(UsageError, "newcomers must be", assets, tmp_path, newcomers=-1)
 
 
 def test_a_phase_and_a_triplet_become_a_video(assets: Path, tmp_path: Path):

@@ -2,13 +2,25 @@ import numpy as np
 import pytest
 
 from hierasurg_core.errors import DataError
-from hierasurg_core.maps import PanopticClip, normalise_levels
+from hierasurg_core.maps import PanopticClip, normalise_levels, with_room
 
 
 def test_levels_are_the_ids_that_occur():
     clip = PanopticClip(np.array([[[0, 4], [4, 3]]], np.uint8), num_entities=3)
     assert clip.levels == (0, 3, 4)
     assert clip.max_id == 4
+
+
+def test_room_moves_background_and_border_and_nothing_else():
+    clip = PanopticClip(np.array([[[0, 2], [3, 1]]], np.uint8), num_entities=2)
+    roomy = with_room(clip, 4)
+    assert roomy.num_entities == 4
+    assert roomy.map_FHW.tolist() == [[[0, 4], [5, 1]]]
+    assert with_room(clip, 2).map_FHW.tolist() == clip.map_FHW.tolist()
+    with pytest.raises(ValueError, match="no room in 1"):
+        with_room(clip, 1)
+    with pytest.raises(DataError, match="254"):
+        with_room(clip, 255)
 
 
 def test_masks_and_ids_say_the_same():
