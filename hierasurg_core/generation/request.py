@@ -109,26 +109,28 @@ def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[St
     """
     phase = None if config.phase is None else parse_phase(config.phase)
     triplet = None if config.triplet is None else parse_triplets(config.triplet, seconds)
-    if config.frame is None and config.maps is None:
+    if config.maps is not None:
+        return (_start_of_maps(config, seconds, gallery, phase, triplet),)
+    if config.frame is not None:
+        starts = [_start_of_photo(config, phase, triplet)]
+    else:
         found, missing = matching_scenes(load_scenes(gallery), phase, _first_of(triplet))
         turns = range(config.seed, config.seed + min(config.num, len(found)))
         starts = [_start_of_scene(found[turn % len(found)], missing, phase, triplet) for turn in turns]
-        return tuple(_with_newcomers(start, config.newcomers) for start in starts)
-    if config.maps is not None:
-        return (_start_of_maps(config, seconds, gallery, phase, triplet),)
-    return (_with_newcomers(_start_of_photo(config, phase, triplet), config.newcomers),)
+    return tuple(_with_newcomers(start, config.newcomers) for start in starts)
 
 
 def _with_newcomers(start: Start, count: int) -> Start:
     """Keeps ids free in the first map, which S2M has colours for."""
-    entities = start.first_map.num_entities + count
-    if count and entities + 2 > MAX_LEVELS:
-        left = max(0, MAX_LEVELS - 2 - start.first_map.num_entities)
+    if not count:
+        return start
+    entities, most = start.first_map.num_entities, MAX_LEVELS - 2
+    if entities + count > most:
         raise UsageError(
-            f"--newcomers {count}: the first map has {start.first_map.num_entities} entities, and S2M's "
-            f"palette tells {MAX_LEVELS - 2} apart: give at most {left}"
+            f"--newcomers {count}: the first map has {entities} entities, and S2M's palette tells {most} "
+            f"apart: give at most {max(0, most - entities)}"
         )
-    return dataclasses.replace(start, first_map=with_room(start.first_map, entities)) if count else start
+    return dataclasses.replace(start, first_map=with_room(start.first_map, entities + count))
 
 
 def _start_of_scene(

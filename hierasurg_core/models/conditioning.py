@@ -42,10 +42,9 @@ class SilentLinear(nn.Linear):
     """A linear layer that begins with zeros, so that a model to which it is added stays what it was."""
 
     def reset_parameters(self) -> None:
-        """Sets weights and bias to zero."""
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        """Sets all of it to zero."""
+        for parameter in self.parameters(recurse=False):
+            nn.init.zeros_(parameter)
 
 
 def condenser(width: int, condensed: int) -> nn.Sequential:

@@ -139,7 +139,7 @@ class S2MTransformer3DModel(CogVideoXStack):
             raise ValueError(
                 f"S2M with frame_labels takes a label a frame, not {phase_BFE.shape[1]} of {frames}"
             )
-        return self.label_proj(torch.cat([phase_BFE, triplet_BFE], dim=2).to(self.label_proj.weight.dtype))
+        return self.label_proj(torch.cat([phase_BFE, triplet_BFE], dim=2))
 
 
 class M2VTransformer3DModel(CogVideoXStack):

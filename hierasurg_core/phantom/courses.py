@@ -2,8 +2,7 @@
 
 Owns the draw of such clips for training; an act alone, from its start, is `draw.draw_clips`, and a whole
 operation `operation`. As in an operation, the acting instrument stays where the next act asks for the same
-one, else it is gone at once and the other comes in through its trocar. Legend: B clips, F frames, A = 2 acts,
-C codes.
+one, else it is gone at once and the other comes in through its trocar. Legend: B clips, F frames, C codes.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ import torch
 from torch import Tensor
 
 from hierasurg_core import taxonomy
+from hierasurg_core.maps import MAX_LEVELS
 from hierasurg_core.phantom import draw, motion
 from hierasurg_core.phantom import scene as sc
 from hierasurg_core.phantom.anatomy import draw_anatomy
-from hierasurg_core.phantom.scene import Scene
 
-ASSISTANT_CODE = draw.SLOT_CODE + len(taxonomy.INSTRUMENTS)
-"""Codes of a course: 0..13 targets, 14..19 acting instruments by kind, 20 an assistant, then as in `draw`."""
-BACKGROUND_CODE = ASSISTANT_CODE + 1
+BACKGROUND_CODE = draw.ASSISTANT_CODE + 1
+"""Behind targets and instruments by kind, see `draw.ASSISTANT_CODE`; the border comes last."""
 NUM_CODES = BACKGROUND_CODE + 2
 
 _ACT_SECONDS = 10.5  # the mean of `operation`, by which the way to the target is drawn
@@ -32,7 +30,7 @@ _CHANGES = 0.8  # of the clips change from one act to another
 _SAME = 0.4  # of the changes keep the instrument
 _SPARE = 0.5  # of the clips have ids to spare, as where nobody knows what will come
 _MOST_SPARE = 2
-_MOST_ENTITIES = 18
+_MOST_ENTITIES = MAX_LEVELS - 2
 
 
 def draw_second_acts(triplet_B: Tensor, generator: torch.Generator) -> Tensor:
@@ -79,7 +77,8 @@ def draw_courses(
     then_B = draw_second_acts(triplet_B, generator)
     first_instrument_B, _, first_target_B = motion.parts(triplet_B)
     second_instrument_B, _, second_target_B = motion.parts(then_B)
-    scene = _with_target(sc.draw_scenes(phase_B, first_target_B, generator, extras=extras), second_target_B)
+    scene = sc.draw_scenes(phase_B, first_target_B, generator, extras=extras)
+    scene = sc.with_target(scene, second_target_B)
 
     begins_B = chosen(_BEGINS)
     offset_B = torch.rand(batch, generator=generator) * _LATEST_OFFSET_SECONDS
@@ -89,22 +88,17 @@ def draw_courses(
     seconds_BF = motion.clip_times(batch, num_frames, fps)
     change_seconds_B1 = (change_B / fps).unsqueeze(1)
 
-    first = _act(scene, triplet_B, generator, entering_B=begins_B)
+    first = _act(scene, triplet_B, generator, begins_B)
     same_B = first_instrument_B == second_instrument_B
     reached = motion.move(scene, first, offset_B.unsqueeze(1) + change_seconds_B1)
-    second = _act(
-        scene,
-        then_B,
-        generator,
-        entering_B=~same_B,
-        start_B2=reached.tip_BSF2[:, 0, 0],
-        goes_on=(same_B, first),
-    )
+    second = _act(scene, then_B, generator, ~same_B, start_B2=reached.tip_BSF2[:, 0, 0])
+    second = motion.keep_trocar(second, first, same_B)
     clock_BF = seconds_BF + torch.rand(batch, 1, generator=generator) * 60
     times = (seconds_BF + offset_B.unsqueeze(1), (seconds_BF - change_seconds_B1).clamp_min(0))
     later_BF = torch.arange(num_frames) >= change_B.unsqueeze(1)
+    triplet_BF = torch.where(later_BF, then_B.unsqueeze(1), triplet_B.unsqueeze(1))
 
-    scene, clock_BF, where_BF = scene.to(device), clock_BF.to(device), later_BF.to(device)
+    scene, clock_BF, later_BF = scene.to(device), clock_BF.to(device), later_BF.to(device)
     canvas = draw_anatomy(scene, size_hw)
     videos: list[Tensor] = []
     codes: list[Tensor] = []
@@ -115,14 +109,13 @@ def draw_courses(
         video, code = draw.render(scene, action, state, size_hw, canvas)
         videos.append(video)
         codes.append(_by_kind(code, instrument_B.to(device)))
-    code_BFHW = torch.where(where_BF[:, :, None, None], codes[1], codes[0])
+    code_BFHW = torch.where(later_BF[:, :, None, None], codes[1], codes[0])
 
     ids, count_B, _ = draw.number_entities(code_BFHW, _order(code_BFHW, generator), NUM_CODES)
     spare_B = torch.randint(1, _MOST_SPARE + 1, (batch,), generator=generator) * chosen(_SPARE)
     ids, count_B = _with_spare(ids, count_B, spare_B.to(device))
-    triplet_BF = torch.where(later_BF, then_B.unsqueeze(1), triplet_B.unsqueeze(1))
     return draw.DrawnClips(
-        video_BFCHW=torch.where(where_BF[:, :, None, None, None], videos[1], videos[0]),
+        video_BFCHW=torch.where(later_BF[:, :, None, None, None], videos[1], videos[0]),
         map_BFHW=ids,
         num_entities_B=count_B,
         phase_BF=phase_B.unsqueeze(1).expand(-1, num_frames).to(device),
@@ -130,42 +123,27 @@ def draw_courses(
     )
 
 
-def _with_target(scene: Scene, target_B: Tensor) -> Scene:
-    """The scenes with one more target there, where it can be seen at all."""
-    present_BT = scene.present_BT.clone()
-    seen_B = target_B < sc.NUM_TARGETS
-    present_BT[seen_B.nonzero().squeeze(1), target_B[seen_B]] = True
-    return dataclasses.replace(scene, present_BT=present_BT)
-
-
 def _act(
-    scene: Scene,
+    scene: sc.Scene,
     triplet_B: Tensor,
     generator: torch.Generator,
-    *,
     entering_B: Tensor,
     start_B2: Tensor | None = None,
-    goes_on: tuple[Tensor, motion.Action] | None = None,
 ) -> motion.Action:
-    """Draws acts at an operation's pace; where one goes on from another, the trocar does not change."""
+    """Draws acts at an operation's pace."""
     action = motion.draw_actions(
         scene, triplet_B, generator, seconds=_ACT_SECONDS, start_B2=start_B2, entering_B=entering_B
     )
     low, high = _ARRIVE_SECONDS
     arrive_B = low + (high - low) * torch.rand(len(triplet_B), generator=generator)
-    entry_BS2 = action.entry_BS2
-    if goes_on is not None:
-        same_B, before = goes_on
-        acting_B2 = torch.where(same_B.unsqueeze(1), before.entry_BS2[:, 0], entry_BS2[:, 0])
-        entry_BS2 = torch.stack([acting_B2, entry_BS2[:, 1]], dim=1)
-    return dataclasses.replace(action, arrive_B=arrive_B, entry_BS2=entry_BS2)
+    return dataclasses.replace(action, arrive_B=arrive_B)
 
 
 def _by_kind(code_BFHW: Tensor, instrument_B: Tensor) -> Tensor:
     """Codes of `draw` as codes of a course, in which an acting instrument is told by its kind."""
     lut_BC = torch.arange(draw.NUM_CODES, device=code_BFHW.device).repeat(len(instrument_B), 1)
     lut_BC[:, draw.SLOT_CODE] = draw.SLOT_CODE + instrument_B
-    lut_BC[:, draw.SLOT_CODE + 1] = ASSISTANT_CODE
+    lut_BC[:, draw.SLOT_CODE + 1] = draw.ASSISTANT_CODE
     lut_BC[:, draw.BACKGROUND_CODE] = BACKGROUND_CODE
     lut_BC[:, draw.BORDER_CODE] = BACKGROUND_CODE + 1
     flat = torch.gather(lut_BC, 1, code_BFHW.flatten(1).long())
@@ -174,10 +152,8 @@ def _by_kind(code_BFHW: Tensor, instrument_B: Tensor) -> Tensor:
 
 def _order(code_BFHW: Tensor, generator: torch.Generator) -> Tensor:
     """By what ids rise: the code, the first frame and then the code, or nothing; (B, C) float32."""
-    batch, frames = code_BFHW.shape[:2]
-    clip = torch.arange(batch * frames, device=code_BFHW.device).view(batch, frames, 1, 1)
-    count = torch.bincount((clip * NUM_CODES + code_BFHW).flatten(), minlength=batch * frames * NUM_CODES)
-    seen_BFC = (count.view(batch, frames, NUM_CODES) > 0).to(torch.float32).cpu()
+    batch = len(code_BFHW)
+    seen_BFC = (draw.count_codes(code_BFHW, NUM_CODES) > 0).to(torch.float32).cpu()
     by_code_BC = torch.arange(NUM_CODES, dtype=torch.float32).expand(batch, -1)
     by_frame_BC = seen_BFC.argmax(dim=1) * NUM_CODES + by_code_BC
     by_chance_BC = torch.rand(batch, NUM_CODES, generator=generator)
@@ -187,8 +163,7 @@ def _order(code_BFHW: Tensor, generator: torch.Generator) -> Tensor:
 
 def _with_spare(map_BFHW: Tensor, count_B: Tensor, spare_B: Tensor) -> tuple[Tensor, Tensor]:
     """Moves background and border up, so that ids are left free behind the entities."""
-    wanted_B = (count_B + spare_B).clamp(max=_MOST_ENTITIES).maximum(count_B)
+    wanted_B = (count_B + spare_B).clamp(max=_MOST_ENTITIES)  # 14 targets and 3 instruments are fewer
     lift_B = (wanted_B - count_B).view(-1, 1, 1, 1)
-    return torch.where(map_BFHW >= count_B.view(-1, 1, 1, 1), map_BFHW + lift_B, map_BFHW).to(
-        torch.uint8
-    ), wanted_B
+    lifted = torch.where(map_BFHW >= count_B.view(-1, 1, 1, 1), map_BFHW + lift_B, map_BFHW)
+    return lifted.to(torch.uint8), wanted_B

@@ -12,6 +12,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from hierasurg_core import taxonomy
 from hierasurg_core.phantom import motion
 from hierasurg_core.phantom import scene as sc
 from hierasurg_core.phantom.anatomy import Canvas, draw_anatomy
@@ -25,6 +26,8 @@ SLOT_CODE = sc.NUM_TARGETS
 BACKGROUND_CODE = SLOT_CODE + motion.NUM_SLOTS
 BORDER_CODE = BACKGROUND_CODE + 1
 NUM_CODES = BORDER_CODE + 1
+ASSISTANT_CODE = SLOT_CODE + len(taxonomy.INSTRUMENTS)
+"""Where instruments are told apart by kind: 14..19 the acting ones by instrument id, 20 the assistant."""
 
 _SMALLEST_SHARE = 6e-4
 
@@ -199,6 +202,14 @@ def _puff(rgb: Tensor, offset: Tensor, inward: Tensor, verb_B: Tensor, state: St
     return rgb + arc.unsqueeze(2) * rgb.new_tensor((1.0, 0.95, 0.70)).view(3, 1, 1)
 
 
+def count_codes(code_BFHW: Tensor, num_codes: int = NUM_CODES) -> Tensor:
+    """Pixels of each code in each frame, int64 (B, F, C)."""
+    batch, frames = code_BFHW.shape[:2]
+    frame = torch.arange(batch * frames, device=code_BFHW.device).view(batch, frames, 1, 1)
+    flat = (frame * num_codes + code_BFHW).flatten()
+    return torch.bincount(flat, minlength=batch * frames * num_codes).view(batch, frames, num_codes)
+
+
 def number_entities(
     code_BFHW: Tensor, order_BC: Tensor | None = None, num_codes: int = NUM_CODES
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -215,12 +226,10 @@ def number_entities(
     Returns:
         Ids (B, F, H, W) uint8, K of each clip (B,), and the code of each id (B, C) int64, -1 behind the last.
     """
-    batch, frames, height, width = code_BFHW.shape
+    batch, _, height, width = code_BFHW.shape
     device = code_BFHW.device
     background, border = num_codes - 2, num_codes - 1
-    clip = torch.arange(batch * frames, device=device).view(batch, frames, 1, 1)
-    count = torch.bincount((clip * num_codes + code_BFHW).flatten(), minlength=batch * frames * num_codes)
-    largest_BC = count.view(batch, frames, num_codes).amax(1)
+    largest_BC = count_codes(code_BFHW, num_codes).amax(1)
     there_BC = largest_BC >= max(4, _SMALLEST_SHARE * height * width)
     there_BC[:, background:] = False
     num_entities_B = there_BC.sum(1)

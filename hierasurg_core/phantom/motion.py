@@ -180,6 +180,12 @@ def draw_actions(
     )
 
 
+def keep_trocar(action: Action, before: Action, where_B: Tensor) -> Action:
+    """Lets the acting instrument of some clips stay in the trocar that it was in: the same hand holds it."""
+    acting_B2 = torch.where(where_B.unsqueeze(1), before.entry_BS2[:, 0], action.entry_BS2[:, 0])
+    return dataclasses.replace(action, entry_BS2=torch.stack([acting_B2, action.entry_BS2[:, 1]], dim=1))
+
+
 def _ease(x: Tensor) -> Tensor:
     x = x.clamp(0, 1)
     return x * x * (3 - 2 * x)

@@ -96,7 +96,7 @@ class Operation:
         segments: In order of time, without gaps.
         codes: Codes (see `draw.SLOT_CODE`) of all entities of the operation, in the order of their ids;
             instruments
-            are told apart by kind: code 14 + instrument id for the acting one, 20 for the assistant.
+            are told apart by kind, see `draw.ASSISTANT_CODE`.
     """
 
     number: int
@@ -121,13 +121,10 @@ class Operation:
         return dict(enumerate([*names, "background", "black_border"]))
 
 
-_ASSISTANT_CODE = draw.SLOT_CODE + len(taxonomy.INSTRUMENTS)
-
-
 def _code_name(code: int) -> str:
     if code < draw.SLOT_CODE:
         return taxonomy.TARGETS[code]
-    return "assistant_grasper" if code == _ASSISTANT_CODE else taxonomy.INSTRUMENTS[code - draw.SLOT_CODE]
+    return "assistant_grasper" if code == draw.ASSISTANT_CODE else taxonomy.INSTRUMENTS[code - draw.SLOT_CODE]
 
 
 def plan_operation(number: int, seconds: int, seed: int) -> Operation:
@@ -164,7 +161,7 @@ def plan_operation(number: int, seconds: int, seed: int) -> Operation:
             turn += 1
     present = torch.stack([s.scene.present_BT[0] for s in segments]).any(0).nonzero().squeeze(1).tolist()
     instruments = sorted({draw.SLOT_CODE + s.triplet.instrument_id for s in segments})
-    assistant = [_ASSISTANT_CODE] if any(bool(s.action.assistant_B[0]) for s in segments) else []
+    assistant = [draw.ASSISTANT_CODE] if any(bool(s.action.assistant_B[0]) for s in segments) else []
     return Operation(number, tuple(segments), (*present, *instruments, *assistant))
 
 
@@ -180,10 +177,8 @@ def _plan_segment(
     target_B = torch.tensor([triplet.target_id])
     if scene is None:
         scene = sc.draw_scenes(torch.tensor([phase]), target_B, generator)
-    elif triplet.target_id < sc.NUM_TARGETS and not bool(scene.present_BT[0, triplet.target_id]):
-        present_BT = scene.present_BT.clone()
-        present_BT[0, triplet.target_id] = True
-        scene = dataclasses.replace(scene, present_BT=present_BT)
+    else:
+        scene = sc.with_target(scene, target_B)
     same = bool(before) and before[-1].triplet.instrument == triplet.instrument and before[-1].phase == phase
     start_B2 = None
     if same:
@@ -199,9 +194,7 @@ def _plan_segment(
         entering_B=torch.tensor([not same]),
     )
     if same:
-        # The same hand on the same instrument: the trocar does not change.
-        entry_BS2 = torch.stack([before[-1].action.entry_BS2[:, 0], action.entry_BS2[:, 1]], dim=1)
-        action = dataclasses.replace(action, entry_BS2=entry_BS2)
+        action = motion.keep_trocar(action, before[-1].action, torch.tensor([True]))
     return Segment(phase, triplet, second, length, scene, action, not same)
 
 
@@ -255,7 +248,7 @@ def _segment_ids(operation: Operation, segment: Segment) -> NDArray[np.uint8]:
             lut[code] = identity
         elif code == draw.SLOT_CODE + segment.triplet.instrument_id:
             lut[draw.SLOT_CODE] = identity
-        elif code == _ASSISTANT_CODE:
+        elif code == draw.ASSISTANT_CODE:
             lut[draw.SLOT_CODE + 1] = identity
     lut[draw.BORDER_CODE] = background + 1
     return lut

@@ -28,8 +28,6 @@ from hierasurg_core.config.sampling import StageSampling, own_sampling
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models import (
     CogVideoXStack,
-    M2VTransformer3DModel,
-    S2MTransformer3DModel,
     load_transformer,
     load_vae,
     start_as_identity,
@@ -183,6 +181,8 @@ def train_stage(
     alpha_bar_T = scheduler.alphas_cumprod.to(device)
     torch.manual_seed(seed)
     part, is_student = name.removesuffix(SUFFIX), name.endswith(SUFFIX)
+    if piece.frame_labels and part != "s2m":
+        raise UsageError(f"--frame-labels is for S2M, whose frames are seconds: leave it out for {name}")
     start = piece.start or (str(out / part / "transformer") if is_student else "")
     model = _begun(part, start, bool(piece.frame_labels), seed)
     if piece.triplets == "parts" or not start:
@@ -238,17 +238,12 @@ def train_stage(
 
 def _begun(part: str, start: str, frame_labels: bool, seed: int) -> CogVideoXStack:
     """The model as its training finds it: of a folder, or new."""
-    if start and frame_labels:
-        cls = stage_class(part)
-        arguments = starting_arguments(Path(start), cls, {"frame_labels": True})
-        return start_from(Path(start), cls, arguments, seed)[0]
+    cls, framed = stage_class(part), {"frame_labels": True} if frame_labels else {}
+    if start and framed:
+        return start_from(Path(start), cls, starting_arguments(Path(start), cls, framed), seed)[0]
     if start:
         return load_transformer(start, torch.float32)
-    model: CogVideoXStack
-    if part == "s2m":
-        model = S2MTransformer3DModel(**{**S2M_CONFIG, "frame_labels": frame_labels})
-    else:
-        model = M2VTransformer3DModel(**M2V_CONFIG)
+    model = cls(**(S2M_CONFIG if part == "s2m" else M2V_CONFIG), **framed)
     start_as_identity(model)
     return model
 

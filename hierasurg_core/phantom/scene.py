@@ -148,9 +148,7 @@ def draw_scenes(
     present_BT[phase_B < 4, SPECIMEN_BAG] = False
     present_BT |= typical_PT[phase_B]
     # A gallbladder that has left its bed is only there inside a bag.
-    wanted_BT = torch.nn.functional.one_hot(target_B.clamp(max=NUM_TARGETS), NUM_TARGETS + 1)[
-        :, :NUM_TARGETS
-    ].bool()
+    wanted_BT = _which(target_B)
     gone_B = (phase_B >= 5) & ~wanted_BT[:, GALLBLADDER]
     present_BT[gone_B, GALLBLADDER] = False
     present_BT |= wanted_BT
@@ -204,6 +202,17 @@ def draw_scenes(
         border_B3=torch.cat([uniform(-0.03, 0.03, 2), uniform(1.26, 1.36, 1)], dim=1),
         drift_B8=drift_B8,
     )
+
+
+def with_target(scene: Scene, target_B: torch.Tensor) -> Scene:
+    """The scenes with the given target present as well; 14, the null target, adds nothing."""
+    return dataclasses.replace(scene, present_BT=scene.present_BT | _which(target_B))
+
+
+def _which(target_B: torch.Tensor) -> torch.Tensor:
+    """Targets as rows of truth values, (B, 14); the null target has none."""
+    one_hot = torch.nn.functional.one_hot(target_B.clamp(max=NUM_TARGETS), NUM_TARGETS + 1)
+    return one_hot[:, :NUM_TARGETS].bool()
 
 
 def anatomy_xy(scene: Scene, world_xy_B2: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The recipe of the mini models runs: in pieces, resumed, to a pipeline that loads."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def test_the_vae_goes_on_where_it_was_and_is_not_used_before_it_is_done(tmp_path
     assert vae_steps(tmp_path / "cut", 2, seconds=1e6)
     vae = load_vae(tmp_path / "cut")
     assert vae.config["scaling_factor"] != 1.15258426
+
+
+def test_frame_labels_are_not_for_m2v(tmp_path: Path):
+    shutil.copytree(MINI / "vae", tmp_path / "vae")
+    with pytest.raises(UsageError, match="--frame-labels is for S2M"):
+        train_stage("m2v", tmp_path, dataclasses.replace(PIECE, frame_labels=1), 0, CPU, 60, SilentProgress())
 
 
 @pytest.mark.slow
