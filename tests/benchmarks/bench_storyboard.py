@@ -7,7 +7,7 @@
 Prints one JSON object. A joint is the step from the last frame of one clip to the first new frame of the
 next; its difference (mean absolute, of 255) is divided by the median difference of successive frames inside
 clips. Goal: 1.5 at most; resident memory of the last minute within 5 % of the first. The share above the goal
-is told of joints and of frames inside clips: where these are alike, a joint is no other than any step.
+is told of joints and of frames inside clips: where these are alike, joints do not stand out.
 """
 
 import argparse
