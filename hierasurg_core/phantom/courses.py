@@ -52,6 +52,7 @@ def draw_courses(
     size_hw: tuple[int, int] = draw.NATIVE_SIZE_HW,
     device: torch.device | str = "cpu",
     extras: float = 0.25,
+    photos: int | None = None,
 ) -> draw.DrawnClips:
     """Draws clips that begin within an act or with it, and may change to another.
 
@@ -67,6 +68,7 @@ def draw_courses(
         size_hw: Frame size in pixels.
         device: Where to draw.
         extras: Chance of each target that neither the phase nor an act asks for.
+        photos: How many frames are coloured (`draw.render`); None colours all. Maps are always whole.
     """
     generator = torch.Generator().manual_seed(seed)
     batch = len(phase_B)
@@ -106,7 +108,7 @@ def draw_courses(
     for action, times_BF, instrument_B in acts:
         action = action.to(device)
         state = motion.move(scene, action, times_BF.to(device), clock_BF)
-        video, code = draw.render(scene, action, state, size_hw, canvas)
+        video, code = draw.render(scene, action, state, size_hw, canvas, photos)
         videos.append(video)
         codes.append(_by_kind(code, instrument_B.to(device)))
     code_BFHW = torch.where(later_BF[:, :, None, None], codes[1], codes[0])
@@ -115,7 +117,7 @@ def draw_courses(
     spare_B = torch.randint(1, _MOST_SPARE + 1, (batch,), generator=generator) * chosen(_SPARE)
     ids, count_B = _with_spare(ids, count_B, spare_B.to(device))
     return draw.DrawnClips(
-        video_BFCHW=torch.where(later_BF[:, :, None, None, None], videos[1], videos[0]),
+        video_BFCHW=torch.where(later_BF[:, : videos[0].shape[1], None, None, None], videos[1], videos[0]),
         map_BFHW=ids,
         num_entities_B=count_B,
         phase_BF=phase_B.unsqueeze(1).expand(-1, num_frames).to(device),

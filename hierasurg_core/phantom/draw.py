@@ -16,7 +16,7 @@ from hierasurg_core import taxonomy
 from hierasurg_core.phantom import motion
 from hierasurg_core.phantom import scene as sc
 from hierasurg_core.phantom.anatomy import Canvas, draw_anatomy
-from hierasurg_core.phantom.instruments import draw_instruments
+from hierasurg_core.phantom.instruments import shape_instruments
 from hierasurg_core.phantom.motion import Action, State
 from hierasurg_core.phantom.scene import Scene
 
@@ -37,7 +37,7 @@ class DrawnClips:
     """B drawn clips with what a dataset holds of them.
 
     Attributes:
-        video_BFCHW: Frames in [0, 1], float32, RGB.
+        video_BFCHW: Frames in [0, 1], float32, RGB; fewer than the maps' where only the first are coloured.
         map_BFHW: Panoptic ids, uint8: entities 0..K-1, background K, black border K + 1 (K of that clip).
         num_entities_B: K of each clip, int64.
         phase_BF: Phase ids.
@@ -91,7 +91,12 @@ def view_of_world(scene: Scene, state: State, world_BF2: Tensor) -> Tensor:
 
 
 def render(
-    scene: Scene, action: Action, state: State, size_hw: tuple[int, int], canvas: Canvas | None = None
+    scene: Scene,
+    action: Action,
+    state: State,
+    size_hw: tuple[int, int],
+    canvas: Canvas | None = None,
+    photos: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draws frames and their code maps.
 
@@ -101,9 +106,10 @@ def render(
         state: Their states at F times.
         size_hw: Frame size in pixels.
         canvas: The scenes' canvas, when it was drawn before.
+        photos: How many frames are coloured, which is most of the work; None colours all.
 
     Returns:
-        Video (B, F, 3, H, W) in [0, 1] and codes (B, F, H, W) uint8.
+        Video (B, photos or F, 3, H, W) in [0, 1] and codes (B, F, H, W) uint8.
     """
     canvas = canvas or draw_anatomy(scene, size_hw)
     batch, frames = state.mark_BF.shape
@@ -119,35 +125,41 @@ def render(
     stretch = (1 / state.shrink_BF - 1).view(batch, frames, 1, 1, 1)
     source = world - near * (state.pull_BF2.view(batch, frames, 1, 1, 2) - from_centre * stretch)
     grid = source / source.new_tensor(canvas.half_extent_xy)
-    # One sampling for all frames of a clip: the frames are stacked along the rows of the grid.
-    grid = grid.view(batch, frames * height, width, 2)
-    rgb = torch.nn.functional.grid_sample(canvas.rgb_B3YX, grid, "bilinear", "border", align_corners=False)
-    codes = torch.nn.functional.grid_sample(canvas.class_B1YX, grid, "nearest", "border", align_corners=False)
-    rgb = rgb.view(batch, 3, frames, height, width).transpose(1, 2)
-    codes = codes.view(batch, frames, height, width).round()
+    coloured = frames if photos is None else min(photos, frames)
+    first = slice(coloured)
+
+    def sampled(canvas_BCYX: Tensor, count: int, mode: str) -> Tensor:
+        # One sampling for all frames of a clip: the frames are stacked along the rows of the grid.
+        rows = grid[:, :count].reshape(batch, count * height, width, 2)
+        found = torch.nn.functional.grid_sample(canvas_BCYX, rows, mode, "border", align_corners=False)
+        return found.view(batch, -1, count, height, width).transpose(1, 2)
+
+    rgb = sampled(canvas.rgb_B3YX, coloured, "bilinear")
+    codes = sampled(canvas.class_B1YX, frames, "nearest").squeeze(2).round()
     codes = torch.where(codes < 0, float(BACKGROUND_CODE), codes)
 
     _, verb_B, _ = motion.parts(action.triplet_B)
-    inward = -state.axis_BSF2[:, 0].view(batch, frames, 1, 1, 2)
-    rgb = _mark(rgb, source - action.work_B2.view(batch, 1, 1, 1, 2), inward, verb_B, state.mark_BF)
+    inward = -state.axis_BSF2[:, 0, first].view(batch, coloured, 1, 1, 2)
+    from_work = source[:, first] - action.work_B2.view(batch, 1, 1, 1, 2)
+    rgb = _mark(rgb, from_work, inward, verb_B, state.mark_BF[:, first])
     for slot in reversed(range(motion.NUM_SLOTS)):
         chosen = state.shown_BS[:, slot].nonzero().squeeze(1)
         if len(chosen) == 0:
             continue
         whole = len(chosen) == batch
         offset = (world if whole else world[chosen]) - state.tip_BSF2[chosen, slot].view(-1, frames, 1, 1, 2)
-        drawn = draw_instruments(
+        shape = shape_instruments(
             state.instrument_BS[chosen, slot].repeat_interleave(frames),
             state.opening_BSF[chosen, slot].flatten(),
             offset.flatten(0, 1),
             state.axis_BSF2[chosen, slot].flatten(0, 1),
-            pixel * 0.95,
         )
-        distance = drawn.distance_NYX.view(-1, frames, height, width)
-        cover = (0.5 - distance / pixel).clamp(0, 1).unsqueeze(2)
-        shadow = 0.45 * torch.exp(-distance.clamp_min(0) / 0.045).unsqueeze(2)
+        distance = shape.distance_NYX.view(-1, frames, height, width)
+        colours = shape.first_frames(frames, coloured).colours(pixel * 0.95)
+        cover = (0.5 - distance[:, first] / pixel).clamp(0, 1).unsqueeze(2)
+        shadow = 0.45 * torch.exp(-distance[:, first].clamp_min(0) / 0.045).unsqueeze(2)
         under = rgb if whole else rgb[chosen]
-        over = torch.lerp(under * (1 - shadow), drawn.rgb_N3YX.view(-1, frames, 3, height, width), cover)
+        over = torch.lerp(under * (1 - shadow), colours.view(-1, coloured, 3, height, width), cover)
         slot_codes = torch.where(distance < 0, float(SLOT_CODE + slot), codes if whole else codes[chosen])
         if whole:
             rgb, codes = over, slot_codes
@@ -158,7 +170,8 @@ def render(
     radius_sq = (view * view).sum(-1)
     falloff = (1.10 - 0.26 * radius_sq).clamp_min(0.3)
     rgb = rgb * (falloff * scene.tint_B3.view(-1, 1, 3, 1, 1))
-    rgb = _puff(rgb, world - state.tip_BSF2[:, 0].view(batch, frames, 1, 1, 2), inward, verb_B, state)
+    from_tip = world[:, first] - state.tip_BSF2[:, 0, first].view(batch, coloured, 1, 1, 2)
+    rgb = _puff(rgb, from_tip, inward, verb_B, state)
 
     border = scene.border_B3.view(-1, 1, 1, 1, 3)
     from_middle = torch.linalg.vector_norm(view - border[..., :2], dim=-1) - border[..., 2]
@@ -193,12 +206,13 @@ def _puff(rgb: Tensor, offset: Tensor, inward: Tensor, verb_B: Tensor, state: St
         return rgb
     along, across = _along_across(offset, inward)
     length, breadth = row[:, 3].clamp_min(1e-3), row[:, 4].clamp_min(1e-3)
-    strength = state.puff_BF[:, :, None, None]
+    frames = rgb.shape[1]
+    strength = state.puff_BF[:, :frames, None, None]
     cloud = torch.exp(-(((along - 0.5 * length) / length) ** 2) - (across / breadth) ** 2)
     rgb = torch.lerp(
         rgb, row[:, :3].view(-1, 1, 3, 1, 1).expand_as(rgb), (cloud * row[:, 5] * strength).unsqueeze(2)
     )
-    arc = torch.exp(-(along * along + across * across) / (0.045**2)) * state.spark_BF[:, :, None, None]
+    arc = torch.exp(-(along * along + across * across) / (0.045**2)) * state.spark_BF[:, :frames, None, None]
     return rgb + arc.unsqueeze(2) * rgb.new_tensor((1.0, 0.95, 0.70)).view(3, 1, 1)
 
 
@@ -261,6 +275,7 @@ def draw_clips(
     device: torch.device | str = "cpu",
     shuffle_ids: float = 0.0,
     extras: float = 0.25,
+    photos: int | None = None,
 ) -> PhantomClips:
     """Draws clips in which an instrument goes from anywhere to its target and acts on it.
 
@@ -274,6 +289,7 @@ def draw_clips(
         device: Where to draw.
         shuffle_ids: Share of clips whose entity ids are shuffled.
         extras: Chance of each target that the phase does not ask for.
+        photos: How many frames are coloured (`render`); None colours all. Maps are always whole.
     """
     generator = torch.Generator().manual_seed(seed)
     _, _, target_B = motion.parts(triplet_B)
@@ -284,7 +300,7 @@ def draw_clips(
     shuffle_B = torch.rand(len(phase_B), generator=generator) < shuffle_ids
     scene, action = scene.to(device), action.to(device)
     state = motion.move(scene, action, times_BF.to(device), (times_BF + clock).to(device))
-    video, codes = render(scene, action, state, size_hw)
+    video, codes = render(scene, action, state, size_hw, photos=photos)
     ids, num_entities, code_of_id = number_entities(codes)
     if bool(shuffle_B.any()):
         order_BC = torch.rand(len(phase_B), NUM_CODES, generator=generator)

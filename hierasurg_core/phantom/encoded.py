@@ -136,9 +136,9 @@ def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
     table = palette_table(device)
     flat = single_frame_vae(vae)
     parts: list[Tensors] = []
-    for clips in _drawn(count, torch.Generator().manual_seed(seed), device, courses):
+    for clips in _drawn(count, torch.Generator().manual_seed(seed), device, courses, photos=1):
         maps = encode_frames(flat, coloured_maps(clips, table).to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
-        photo = encode_frames(flat, signed_pixels(clips)[:, :1].to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
+        photo = encode_frames(flat, signed_pixels(clips).to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
         parts.append(
             {
                 "latents_BFCHW": maps.to(torch.bfloat16),
@@ -187,17 +187,23 @@ def _m2v(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
 
 
 def _drawn(
-    count: int, generator: torch.Generator, device: torch.device, courses: float
+    count: int, generator: torch.Generator, device: torch.device, courses: float, photos: int | None = None
 ) -> Iterator[DrawnClips]:
     """Draws `count` clips of training, as many at once as are encoded at once."""
     for start in range(0, count, _ENCODE_CLIPS):
         phases, triplets = random_labels(min(_ENCODE_CLIPS, count - start), generator)
         draw_seed = int(torch.randint(HELD_OUT_SEED, (1,), generator=generator))
         if courses and float(torch.rand(1, generator=generator)) < courses:
-            yield draw_courses(phases, triplets, draw_seed, device=device, extras=_EXTRAS)
+            yield draw_courses(phases, triplets, draw_seed, device=device, extras=_EXTRAS, photos=photos)
         else:
             yield draw_clips(
-                phases, triplets, draw_seed, device=device, shuffle_ids=_SHUFFLED, extras=_EXTRAS
+                phases,
+                triplets,
+                draw_seed,
+                device=device,
+                shuffle_ids=_SHUFFLED,
+                extras=_EXTRAS,
+                photos=photos,
             )
 
 
