@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -42,7 +42,8 @@ _ENCODE_FRAMES = 256  # many small frames at once, as a GPU waits for launches e
 _SHUFFLED = 0.3  # of the clips have ids in random order; the others follow the classes, as the gallery does
 _EXTRAS = 0.4  # chance of a target that the phase does not ask for: whatever is in view may be asked for
 _FIRST_FRAMES = 2
-_PHOTOS = "first_frames_NKCHW"
+PHOTOS = "first_frames_NKCHW"
+"""Name of first photos in variants among the tensors of a part."""
 _PART_CLIPS = 1024  # drawn from one seed, by one process
 
 Tensors = dict[str, Tensor]
@@ -78,7 +79,7 @@ def draw_together(
         ResourceError: A process ended before its clips were drawn; it has printed why.
     """
     sizes = tuple(min(_PART_CLIPS, count - start) for start in range(0, count, _PART_CLIPS))
-    wanted = _Wanted(stage, vae_folder, sizes, seed, device, courses)
+    wanted = Wanted(stage, vae_folder, sizes, seed, device, courses)
     numbers = range(len(sizes))
     if workers == 1:
         tensors = _joined([part for _, part in wanted.drawn(numbers)])
@@ -97,13 +98,22 @@ def draw_together(
                 raise ResourceError(f"a process that draws clips of {stage} ended early, see above")
             files = (_part_file(Path(scratch), number) for number in numbers)
             tensors = _joined([load_file(file, device=str(device)) for file in files])
-    photos = tensors.pop(_PHOTOS, None)
+    photos = tensors.pop(PHOTOS, None)
     return Batch(ids=tuple(f"phantom-{seed}/{index}" for index in range(count)), **tensors), photos
 
 
 @dataclasses.dataclass(frozen=True)
-class _Wanted:
-    """What is drawn: parts of some clips each, every part from a seed of its own."""
+class Wanted:
+    """What is drawn: parts of some clips each, every part from a seed of its own.
+
+    Attributes:
+        stage: "s2m" or "m2v".
+        vae_folder: The VAE that encodes.
+        sizes: Clips of each part; where they are repeated, of the parts in turn.
+        seed: Of all parts.
+        device: Where to draw and encode.
+        courses: Share of the clips in which instruments come and go.
+    """
 
     stage: str
     vae_folder: Path
@@ -113,18 +123,26 @@ class _Wanted:
     courses: float
 
     @torch.no_grad()
-    def drawn(self, numbers: range) -> Iterator[tuple[int, Tensors]]:
+    def drawn(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensors]]:
         """Draws the parts of these numbers."""
         vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
         draw = _s2m if self.stage == "s2m" else _m2v
         for number in numbers:
-            yield number, draw(vae, self.sizes[number], self.seed * 1009 + number, self.device, self.courses)
+            size = self.sizes[number % len(self.sizes)]
+            yield number, draw(vae, size, self.seed * 1_000_003 + number, self.device, self.courses)
 
 
-def _save(wanted: _Wanted, numbers: range, folder: Path) -> None:
+def _save(wanted: Wanted, numbers: range, folder: Path) -> None:
     torch.set_num_threads(1)
     for number, part in wanted.drawn(numbers):
-        save_file({name: value.contiguous() for name, value in part.items()}, _part_file(folder, number))
+        save_part(part, number, folder)
+
+
+def save_part(part: Tensors, number: int, folder: Path) -> None:
+    """Writes a part under its final name once it is whole."""
+    unfinished = folder / f"unfinished-{number}"
+    save_file({name: value.contiguous() for name, value in part.items()}, unfinished)
+    unfinished.replace(_part_file(folder, number))
 
 
 def _part_file(folder: Path, number: int) -> Path:
@@ -180,7 +198,7 @@ def _m2v(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
                 "triplet_BF": clips.triplet_BF,
                 "maps_BFHW": clips.map_BFHW,
                 "max_id_B": clips.num_entities_B + 1,
-                _PHOTOS: photos,
+                PHOTOS: photos,
             }
         )
     return _joined(parts)

@@ -7,16 +7,18 @@ pipeline folder. It goes on from what OUT holds, so it may be stopped at any tim
 `hierasurg_core.phantom.measure`.
 
 Every session of a piece draws its own clips (seeded by how far the run has come) and encodes them once;
-training then reads latents from memory. Refuses to train on anything but the phantom: data on disk has
-commands of its own.
+training then reads latents from memory. With ``--stream 1`` it goes on drawing meanwhile, best on another GPU
+(``--draw-on cuda:1``): a few ten thousand clips are learnt by heart in a long run. Refuses to train on
+anything but the phantom: data on disk has commands of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,15 +39,16 @@ from hierasurg_core.models.conditioning import map_grid
 from hierasurg_core.models.defaults import MODEL_INDEX
 from hierasurg_core.models.export import model_index
 from hierasurg_core.models.warmstart import stage_class, start_from, starting_arguments
-from hierasurg_core.phantom.encoded import draw_together
+from hierasurg_core.phantom.encoded import Wanted, draw_together
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
+from hierasurg_core.phantom.stream import drawing
 from hierasurg_core.phantom.vae import (
     train_vae,
     unfinished_steps,
 )
 from hierasurg_core.progress import Progress
-from hierasurg_core.training import Batch, LatentCacheSource, M2VStage, S2MStage, train
+from hierasurg_core.training import Batch, BatchSource, LatentCacheSource, M2VStage, S2MStage, train
 from hierasurg_core.training.checkpoint import checkpoints, read_state
 from hierasurg_core.training.distill import SUFFIX, DistilledStage, as_student, load_teacher, make_grid
 from hierasurg_core.training.memory import Workload
@@ -101,6 +104,7 @@ requests reach the asked target in 4 steps, 62 % in 10, 55 % in 100 of the stoch
 """
 VAE_STEPS, VAE_CLIPS = 9600, 8
 _CHECKPOINT_STEPS = 2000
+_STREAM_PART, _STREAM_BEGINS = 240, 4096  # clips of a part, and those that the first step waits for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +115,9 @@ class Piece:
         steps: Optimiser steps of the whole schedule.
         batch: Clips a step.
         lr: Peak learning rate.
-        clips: Clips drawn and encoded in each session.
+        clips: Clips drawn and encoded in each session; of a stream those in memory at once.
+        stream: 1 goes on drawing while it trains, new clips in place of the oldest.
+        draw_on: Device that draws; "" is the one that trains.
         courses: Share of these in which instruments come and go; the others show one act from its start.
         workers: Processes that draw them; they change no clip.
         ema: Decay of the averaged weights that are bundled.
@@ -131,6 +137,8 @@ class Piece:
     batch: int = 64
     lr: float = 1.2e-3
     clips: int = 16384
+    stream: int = 0
+    draw_on: str = ""
     courses: float = 0.0
     workers: int = 1
     ema: float = 0.999
@@ -188,13 +196,6 @@ def train_stage(
     if piece.triplets == "parts" or not start:
         name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
-    rank, world_size = runtime.rank(), runtime.world_size()
-    clips, photos = draw_together(
-        part, out / "vae", piece.clips, data_seed, device, piece.workers, piece.courses
-    )
-    source = LatentCacheSource(
-        clips, piece.batch, seed=data_seed, first_frames_NKCHW=photos, rank=rank, world_size=world_size
-    )
     stage: S2MStage | M2VStage = (
         S2MStage(alpha_bar_T, emphasis=piece.emphasis)
         if part == "s2m"
@@ -211,8 +212,6 @@ def train_stage(
             make_grid(scheduler, piece.grid, piece.substeps).to(device),
             guidance=piece.guidance or SAMPLING[part].guidance,
         )
-    drawn = time.monotonic() - began
-    progress.note(f"{name}: {piece.clips} clips drawn and encoded in {drawn:.0f} s")
     config = TrainConfig(
         steps=piece.steps,
         batch=piece.batch,
@@ -230,10 +229,46 @@ def train_stage(
         seed=seed,
         log_every=50,
         device=str(device),
-        max_seconds=max(1.0, max_seconds - drawn),
     )
-    work = Extras(load=_work(model, clips))  # lets the trainer look for the fastest attention
-    return train(model, distilled or stage, source, config, run, progress, extras=work).finished
+    with _clips(part, out / "vae", piece, data_seed, device) as (source, example):
+        drawn = time.monotonic() - began
+        progress.note(f"{name}: the first clips drawn and encoded in {drawn:.0f} s")
+        config = dataclasses.replace(config, max_seconds=max(1.0, max_seconds - drawn))
+        work = Extras(load=_work(model, example))  # lets the trainer look for the fastest attention
+        ended = train(model, distilled or stage, source, config, run, progress, extras=work)
+        if piece.stream:
+            progress.note(f"{name}: {source.state_dict()['drawn']} clips drawn")
+    return ended.finished
+
+
+@contextlib.contextmanager
+def _clips(
+    part: str, vae_folder: Path, piece: Piece, seed: int, device: torch.device
+) -> Iterator[tuple[BatchSource, Batch]]:
+    """What a stage is trained on, drawn before or meanwhile, and a batch of its shapes."""
+    rank, world_size = runtime.rank(), runtime.world_size()
+    draw_on = torch.device(piece.draw_on) if piece.draw_on else device
+    if piece.stream:
+        own_seed = seed * world_size + rank
+        size = min(piece.clips, _STREAM_PART)
+        wanted = Wanted(part, vae_folder, (size,), own_seed, draw_on, piece.courses)
+        with drawing(wanted, piece.clips, piece.batch, device, piece.workers) as stream:
+            stream.wait_for(_STREAM_BEGINS)
+            yield stream, stream.chosen(torch.zeros(1, dtype=torch.int64))
+        return
+    clips, photos = draw_together(part, vae_folder, piece.clips, seed, draw_on, piece.workers, piece.courses)
+    photos = None if photos is None else photos.to(device)
+    yield (
+        LatentCacheSource(
+            clips.to(device),
+            piece.batch,
+            seed=seed,
+            first_frames_NKCHW=photos,
+            rank=rank,
+            world_size=world_size,
+        ),
+        clips,
+    )
 
 
 def _begun(part: str, start: str, frame_labels: bool, seed: int) -> CogVideoXStack:

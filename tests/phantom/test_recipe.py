@@ -1,6 +1,7 @@
 """The recipe of the mini models runs: in pieces, resumed, to a pipeline that loads."""
 
 import dataclasses
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hierasurg_core.phantom.draw import draw_clips
 from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG, Piece, bundle, train_stage
 from hierasurg_core.phantom.vae import coloured_maps, palette_table, random_labels, train_vae
 from hierasurg_core.progress import SilentProgress
+from hierasurg_core.training.checkpoint import checkpoints, read_state
 
 CPU = torch.device("cpu")
 MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
@@ -68,6 +70,16 @@ def test_both_stages_train_to_a_pipeline_that_loads(tmp_path: Path):
     weights = list((tmp_path / "mini").rglob("*.safetensors"))
     assert len(weights) == 3
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in weights)
+
+
+@pytest.mark.slow
+def test_a_stage_trains_on_clips_that_are_drawn_meanwhile(tmp_path: Path):
+    shutil.copytree(MINI / "vae", tmp_path / "vae")
+    piece = dataclasses.replace(PIECE, stream=1, workers=2, clips=3, frame_labels=1, courses=0.5)
+    assert train_stage("s2m", tmp_path, piece, 0, CPU, 1e6, SilentProgress())
+    state = read_state(checkpoints(tmp_path / "s2m")[-1])
+    assert state["ranks"][0]["data"]["drawn"] >= 3
+    assert not multiprocessing.active_children()
 
 
 def test_training_colours_are_those_of_generation():

@@ -1,0 +1,191 @@
+"""Clips that go on being drawn while a model learns from them.
+
+A few ten thousand clips are learnt by heart: S2M's loss on what it was trained with fell by a quarter where
+that on new clips fell by a fortieth. So processes draw without end, and the newest clips take the place of
+the oldest in a pool that training draws from.
+
+Owns the pool and the processes that fill it. Refuses: to be the same run twice. What is in the pool when a
+batch is drawn depends on how fast the clips come; each clip is still that of its seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import queue
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hierasurg_core.errors import ResourceError
+from hierasurg_core.phantom.encoded import PHOTOS, Tensors, Wanted, save_part
+from hierasurg_core.training import Batch
+
+_AHEAD = 4  # parts that wait to be read, for each process that draws
+_LOOK_SECONDS = 0.05
+
+
+class ClipStream:
+    """Endless batches, by chance, from the newest of the clips that are being drawn; a `BatchSource`.
+
+    Attributes:
+        drawn: Clips that have come into the pool so far.
+    """
+
+    def __init__(self, parts: queue.Queue[Tensors], pool: int, batch: int, seed: int, device: torch.device):
+        """Waits for the first part.
+
+        Args:
+            parts: Where parts of clips come out, each of as many clips as the others.
+            pool: Clips to choose from, rounded up to whole parts.
+            batch: Clips a batch.
+            seed: Of the choice.
+            device: Where the pool lies.
+        """
+        self.drawn = 0
+        self._parts, self._batch, self._seed = parts, batch, seed
+        self._generator = torch.Generator().manual_seed(seed)
+        first = parts.get()
+        self._part = len(first["phase_BF"])
+        rows = -(-pool // self._part) * self._part
+        self._pool = {
+            name: torch.empty(rows, *tensor.shape[1:], dtype=tensor.dtype, device=device)
+            for name, tensor in first.items()
+        }
+        self._rows, self._device = rows, device
+        self._keep(first)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields batches without end."""
+        while True:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._keep(self._parts.get_nowait())
+            filled = min(self.drawn, self._rows)
+            yield self.chosen(torch.randint(filled, (self._batch,), generator=self._generator))
+
+    def wait_for(self, clips: int) -> None:
+        """Waits until so many clips are there, or the pool is full."""
+        while self.drawn < min(clips, self._rows):
+            self._keep(self._parts.get())
+
+    def chosen(self, row_B: Tensor) -> Batch:
+        """Returns clips of the pool; of a first photo in variants one by chance."""
+        index_B = row_B.to(self._device, non_blocking=True)
+        tensors = {name: tensor.index_select(0, index_B) for name, tensor in self._pool.items()}
+        photos = tensors.pop(PHOTOS, None)
+        if photos is not None:
+            kind_B = torch.randint(photos.shape[1], (len(row_B),), generator=self._generator)
+            clip_B = torch.arange(len(row_B), device=self._device)
+            tensors["first_frame_B1CHW"] = photos[clip_B, kind_B.to(self._device)].unsqueeze(1)
+        return Batch(ids=tuple(f"phantom-{self._seed}/row {row}" for row in row_B.tolist()), **tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns {drawn}; a run that goes on draws new clips."""
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes nothing over: what comes next is new in any case."""
+
+    def _keep(self, part: Tensors) -> None:
+        start = self.drawn % self._rows
+        for name, tensor in part.items():
+            self._pool[name][start : start + self._part].copy_(tensor, non_blocking=True)
+        self.drawn += self._part
+
+
+@contextlib.contextmanager
+def drawing(
+    wanted: Wanted, pool: int, batch: int, device: torch.device, workers: int
+) -> Iterator[ClipStream]:
+    """Draws in `workers` processes for as long as the block runs, and yields what trains on it.
+
+    Args:
+        wanted: What to draw, and on which device. Of its sizes the first is that of every part.
+        pool: Clips to choose from.
+        batch: Clips a batch.
+        device: Where they are needed.
+        workers: Processes.
+
+    Raises:
+        ResourceError: A process ended by itself; it has printed why.
+    """
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="hierasurg-clips-") as scratch:
+        drawers = [
+            context.Process(target=_draw_on, args=(wanted, first, workers, Path(scratch)), daemon=True)
+            for first in range(workers)
+        ]
+        for drawer in drawers:
+            drawer.start()
+        parts = _Parts(Path(scratch), drawers, pin=device.type == "cuda")
+        try:
+            yield ClipStream(parts, pool, batch, wanted.seed, device)
+        finally:
+            parts.close()
+            for drawer in drawers:
+                drawer.terminate()
+            for drawer in drawers:
+                drawer.join()
+
+
+class _Parts(queue.Queue[Tensors]):
+    """Parts as they are finished, read by a thread of its own."""
+
+    def __init__(self, folder: Path, drawers: Sequence[BaseProcess], pin: bool) -> None:
+        super().__init__(maxsize=_AHEAD)
+        self._folder, self._drawers, self._pin = folder, drawers, pin
+        self._closed = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Tensors:
+        """As of a queue, but it does not wait for processes that have ended."""
+        while True:
+            if any(drawer.exitcode is not None for drawer in self._drawers):
+                raise ResourceError("a process that draws clips ended early, see above")
+            try:
+                return super().get(block, 1.0 if block and timeout is None else timeout)
+            except queue.Empty:
+                if not block or timeout is not None:
+                    raise
+
+    def close(self) -> None:
+        """Stops reading."""
+        self._closed.set()
+        self._reader.join()
+
+    def _read(self) -> None:
+        while not self._closed.wait(_LOOK_SECONDS):
+            for file in sorted(self._folder.glob("part-*.safetensors")):
+                tensors = load_file(file)
+                file.unlink()
+                if self._pin:
+                    tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+                while not self._closed.is_set():
+                    with contextlib.suppress(queue.Full):
+                        self.put(tensors, timeout=_LOOK_SECONDS)
+                        break
+
+
+def _draw_on(wanted: Wanted, first: int, workers: int, folder: Path) -> None:
+    """Draws the parts first, first + workers, ... until it is ended, or whoever started it is gone."""
+    torch.set_num_threads(1)
+    parent, pause = os.getppid(), threading.Event()
+    for number, part in wanted.drawn(itertools.count(first, workers)):
+        save_part(part, number, folder)
+        while len(list(folder.glob("part-*.safetensors"))) > _AHEAD * workers:
+            pause.wait(_LOOK_SECONDS)
+            if os.getppid() != parent:
+                return
+        if os.getppid() != parent:
+            return
