@@ -117,7 +117,7 @@ def drawing(
         workers: Processes.
 
     Raises:
-        ResourceError: A process ended by itself; it has printed why.
+        ResourceError: A process or the reading thread ended by itself; it has printed why.
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="hierasurg-clips-") as scratch:
@@ -127,7 +127,7 @@ def drawing(
         ]
         for drawer in drawers:
             drawer.start()
-        parts = _Parts(Path(scratch), drawers, pin=device.type == "cuda")
+        parts = PartsOnDisk(Path(scratch), drawers, pin=device.type == "cuda")
         try:
             yield ClipStream(parts, pool, batch, wanted.seed, device)
         finally:
@@ -138,7 +138,7 @@ def drawing(
                 drawer.join()
 
 
-class _Parts(queue.Queue[Tensors]):
+class PartsOnDisk(queue.Queue[Tensors]):
     """Parts as they are finished, read by a thread of its own."""
 
     def __init__(self, folder: Path, drawers: Sequence[BaseProcess], pin: bool) -> None:
@@ -149,10 +149,12 @@ class _Parts(queue.Queue[Tensors]):
         self._reader.start()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Tensors:
-        """As of a queue, but it does not wait for processes that have ended."""
+        """As of a queue, but it does not wait for who has ended."""
         while True:
             if any(drawer.exitcode is not None for drawer in self._drawers):
                 raise ResourceError("a process that draws clips ended early, see above")
+            if not self._reader.is_alive():
+                raise ResourceError("the thread that reads drawn clips ended early, see above")
             try:
                 return super().get(block, 1.0 if block and timeout is None else timeout)
             except queue.Empty:

@@ -5,8 +5,8 @@ import torch
 from hierasurg_core import taxonomy
 from hierasurg_core.phantom import courses
 from hierasurg_core.phantom.courses import draw_courses, draw_second_acts
-from hierasurg_core.phantom.draw import DrawnClips
-from hierasurg_core.phantom.vae import coloured_maps, palette_table
+from hierasurg_core.phantom.draw import DrawnClips, draw_clips
+from hierasurg_core.phantom.vae import coloured_maps, palette_table, random_labels
 
 SIZE_HW = (32, 48)
 LARGE = 12  # pixels of 1536
@@ -43,6 +43,19 @@ def test_the_same_seed_draws_the_same_and_another_does_not():
     assert torch.equal(first.video_BFCHW, again.video_BFCHW)
     assert torch.equal(first.num_entities_B, again.num_entities_B)
     assert not torch.equal(first.map_BFHW, other.map_BFHW)
+
+
+def test_fewer_photos_are_the_same_photos_and_all_maps_stay():
+    phase_B, triplet_B = random_labels(12, torch.Generator().manual_seed(1))
+    whole = (draw_courses(phase_B, triplet_B, 3), draw_clips(phase_B, triplet_B, 3, shuffle_ids=0.5))
+    part = (
+        draw_courses(phase_B, triplet_B, 3, photos=2),
+        draw_clips(phase_B, triplet_B, 3, shuffle_ids=0.5, photos=2),
+    )
+    for all_photos, two in zip(whole, part, strict=True):
+        assert two.video_BFCHW.shape[1] == 2
+        assert torch.equal(two.video_BFCHW, all_photos.video_BFCHW[:, :2])
+        assert torch.equal(two.map_BFHW, all_photos.map_BFHW)
 
 
 def test_instruments_come_and_go_where_the_labels_say_so():

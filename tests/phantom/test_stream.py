@@ -8,7 +8,7 @@ import torch
 
 from hierasurg_core.errors import ResourceError
 from hierasurg_core.phantom.encoded import PHOTOS, Tensors, Wanted
-from hierasurg_core.phantom.stream import ClipStream, drawing
+from hierasurg_core.phantom.stream import ClipStream, PartsOnDisk, drawing
 
 CPU = torch.device("cpu")
 
@@ -61,6 +61,13 @@ def test_waiting_ends_with_a_full_pool():
     stream.wait_for(100)
     assert stream.drawn == 4
     assert coming.qsize() == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_file_that_cannot_be_read_ends_the_waiting(tmp_path: Path):
+    (tmp_path / "part-0000.safetensors").write_bytes(b"cut")
+    with pytest.raises(ResourceError, match="the thread that reads drawn clips ended early"):
+        PartsOnDisk(tmp_path, [], pin=False).get()
 
 
 @pytest.mark.slow
