@@ -104,6 +104,7 @@ requests reach the asked target in 4 steps, 62 % in 10, 55 % in 100 of the stoch
 """
 VAE_STEPS, VAE_CLIPS = 9600, 8
 _CHECKPOINT_STEPS = 2000
+_WARMUP_STEPS = 300  # or a tenth of a short schedule, which would be warm-up else
 _STREAM_PART, _STREAM_BEGINS = 240, 4096  # clips of a part, and those that the first step waits for
 
 
@@ -217,7 +218,7 @@ def train_stage(
         batch=piece.batch,
         lr=piece.lr,
         optimizer=piece.optimizer,
-        warmup=300,
+        warmup=min(_WARMUP_STEPS, piece.steps // 10),
         schedule="cosine",
         precision="bf16" if device.type == "cuda" else "fp32",
         ema=piece.ema,

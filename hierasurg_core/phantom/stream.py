@@ -1,8 +1,8 @@
 """Clips that go on being drawn while a model learns from them.
 
-A few ten thousand clips are learnt by heart: S2M's loss on what it was trained with fell by a quarter where
-that on new clips fell by a fortieth. So processes draw without end, and the newest clips take the place of
-the oldest in a pool that training draws from.
+A few ten thousand clips are learnt by heart: 22,000 steps of 64 on 20,480 clips brought S2M's loss from .113
+to .091 on clips of these, and to .105 on new ones (400 and 560 clips). So processes draw without end, and the
+newest clips take the place of the oldest in a pool that training chooses from.
 
 Owns the pool and the processes that fill it. Refuses: to be the same run twice. What is in the pool when a
 batch is drawn depends on how fast the clips come; each clip is still that of its seed.
