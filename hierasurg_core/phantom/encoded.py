@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -79,15 +79,15 @@ def draw_together(
         ResourceError: A process ended before its clips were drawn; it has printed why.
     """
     sizes = tuple(min(_PART_CLIPS, count - start) for start in range(0, count, _PART_CLIPS))
-    wanted = Wanted(stage, vae_folder, sizes, seed, device, courses)
-    numbers = range(len(sizes))
+    wanted = Wanted(stage, vae_folder, seed, device, courses)
+    numbered = list(enumerate(sizes))
     if workers == 1:
-        tensors = _joined([part for _, part in wanted.drawn(numbers)])
+        tensors = _joined([part for _, part in wanted.drawn(numbered)])
     else:
         with tempfile.TemporaryDirectory(prefix="hierasurg-clips-") as scratch:
             context = multiprocessing.get_context("spawn")
             drawers = [
-                context.Process(target=_save, args=(wanted, numbers[first::workers], Path(scratch)))
+                context.Process(target=_save, args=(wanted, numbered[first::workers], Path(scratch)))
                 for first in range(min(workers, len(sizes)))
             ]
             for drawer in drawers:
@@ -96,7 +96,7 @@ def draw_together(
                 drawer.join()
             if any(drawer.exitcode for drawer in drawers):
                 raise ResourceError(f"a process that draws clips of {stage} ended early, see above")
-            files = (_part_file(Path(scratch), number) for number in numbers)
+            files = (_part_file(Path(scratch), number) for number, _ in numbered)
             tensors = _joined([load_file(file, device=str(device)) for file in files])
     photos = tensors.pop(PHOTOS, None)
     return Batch(ids=tuple(f"phantom-{seed}/{index}" for index in range(count)), **tensors), photos
@@ -109,7 +109,6 @@ class Wanted:
     Attributes:
         stage: "s2m" or "m2v".
         vae_folder: The VAE that encodes.
-        sizes: Clips of each part; where they are repeated, of the parts in turn.
         seed: Of all parts.
         device: Where to draw and encode.
         courses: Share of the clips in which instruments come and go.
@@ -117,24 +116,22 @@ class Wanted:
 
     stage: str
     vae_folder: Path
-    sizes: tuple[int, ...]
     seed: int
     device: torch.device
     courses: float
 
     @torch.no_grad()
-    def drawn(self, numbers: Iterable[int]) -> Iterator[tuple[int, Tensors]]:
-        """Draws the parts of these numbers."""
+    def drawn(self, numbered: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Tensors]]:
+        """Draws the parts of these numbers, each of so many clips."""
         vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
         draw = _s2m if self.stage == "s2m" else _m2v
-        for number in numbers:
-            size = self.sizes[number % len(self.sizes)]
+        for number, size in numbered:
             yield number, draw(vae, size, self.seed * 1_000_003 + number, self.device, self.courses)
 
 
-def _save(wanted: Wanted, numbers: range, folder: Path) -> None:
+def _save(wanted: Wanted, numbered: Sequence[tuple[int, int]], folder: Path) -> None:
     torch.set_num_threads(1)
-    for number, part in wanted.drawn(numbers):
+    for number, part in wanted.drawn(numbered):
         save_part(part, number, folder)
 
 

@@ -99,10 +99,15 @@ class Shape:
         return Shape(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)})
 
     def _table(self, rows: tuple[float, ...]) -> Tensor:
-        return self.u_NYX.new_tensor(rows)[self.instrument_N].view(-1, 1, 1)
+        return _of_each(rows, self.instrument_N, self.u_NYX)
 
     def _colour(self, rows: tuple[tuple[float, float, float], ...]) -> Tensor:
         return self.u_NYX.new_tensor(rows)[self.instrument_N].view(-1, 3, 1, 1)
+
+
+def _of_each(rows: tuple[float, ...], instrument_N: Tensor, like: Tensor) -> Tensor:
+    """A number of each of N instruments, (N, 1, 1)."""
+    return like.new_tensor(rows)[instrument_N].view(-1, 1, 1)
 
 
 def shape_instruments(instrument_N: Tensor, opening_N: Tensor, offset_NYX2: Tensor, axis_N2: Tensor) -> Shape:
@@ -116,7 +121,7 @@ def shape_instruments(instrument_N: Tensor, opening_N: Tensor, offset_NYX2: Tens
     """
 
     def table(rows: tuple[float, ...]) -> Tensor:
-        return offset_NYX2.new_tensor(rows)[instrument_N].view(-1, 1, 1)
+        return _of_each(rows, instrument_N, offset_NYX2)
 
     dx, dy = (offset_NYX2 / _SIZE).unbind(-1)
     ax, ay = axis_N2[:, 0].view(-1, 1, 1), axis_N2[:, 1].view(-1, 1, 1)

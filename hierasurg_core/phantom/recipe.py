@@ -231,20 +231,18 @@ def train_stage(
         log_every=50,
         device=str(device),
     )
-    with _clips(part, out / "vae", piece, data_seed, device) as (source, example):
+    with _clips(part, out / "vae", piece, data_seed, device, progress) as (source, example):
         drawn = time.monotonic() - began
         progress.note(f"{name}: the first clips drawn and encoded in {drawn:.0f} s")
         config = dataclasses.replace(config, max_seconds=max(1.0, max_seconds - drawn))
         work = Extras(load=_work(model, example))  # lets the trainer look for the fastest attention
         ended = train(model, distilled or stage, source, config, run, progress, extras=work)
-        if piece.stream:
-            progress.note(f"{name}: {source.state_dict()['drawn']} clips drawn")
     return ended.finished
 
 
 @contextlib.contextmanager
 def _clips(
-    part: str, vae_folder: Path, piece: Piece, seed: int, device: torch.device
+    part: str, vae_folder: Path, piece: Piece, seed: int, device: torch.device, progress: Progress
 ) -> Iterator[tuple[BatchSource, Batch]]:
     """What a stage is trained on, drawn before or meanwhile, and a batch of its shapes."""
     rank, world_size = runtime.rank(), runtime.world_size()
@@ -252,10 +250,11 @@ def _clips(
     if piece.stream:
         own_seed = seed * world_size + rank
         size = min(piece.clips, _STREAM_PART)
-        wanted = Wanted(part, vae_folder, (size,), own_seed, draw_on, piece.courses)
-        with drawing(wanted, piece.clips, piece.batch, device, piece.workers) as stream:
+        wanted = Wanted(part, vae_folder, own_seed, draw_on, piece.courses)
+        with drawing(wanted, size, piece.clips, piece.batch, device, piece.workers) as stream:
             stream.wait_for(_STREAM_BEGINS)
             yield stream, stream.chosen(torch.zeros(1, dtype=torch.int64))
+            progress.note(f"{part}: {stream.drawn} clips drawn")
         return
     clips, photos = draw_together(part, vae_folder, piece.clips, seed, draw_on, piece.workers, piece.courses)
     photos = None if photos is None else photos.to(device)

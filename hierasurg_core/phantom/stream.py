@@ -17,6 +17,7 @@ import os
 import queue
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,6 +30,7 @@ from torch import Tensor
 from hierasurg_core.errors import ResourceError
 from hierasurg_core.phantom.encoded import PHOTOS, Tensors, Wanted, save_part
 from hierasurg_core.training import Batch
+from hierasurg_core.training.source import select_clips
 
 _AHEAD = 4  # parts that wait to be read, for each process that draws
 _LOOK_SECONDS = 0.05
@@ -52,16 +54,19 @@ class ClipStream:
             device: Where the pool lies.
         """
         self.drawn = 0
-        self._parts, self._batch, self._seed = parts, batch, seed
+        self._parts, self._batch = parts, batch
         self._generator = torch.Generator().manual_seed(seed)
         first = parts.get()
         self._part = len(first["phase_BF"])
         rows = -(-pool // self._part) * self._part
+        self._rows = rows
         self._pool = {
             name: torch.empty(rows, *tensor.shape[1:], dtype=tensor.dtype, device=device)
             for name, tensor in first.items()
         }
-        self._rows, self._device = rows, device
+        # The same memory as clips: what is written to the pool is in them.
+        clips = {name: tensor for name, tensor in self._pool.items() if name != PHOTOS}
+        self._clips = Batch(ids=tuple(f"phantom-{seed}/row {row}" for row in range(rows)), **clips)
         self._keep(first)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -80,14 +85,8 @@ class ClipStream:
 
     def chosen(self, row_B: Tensor) -> Batch:
         """Returns clips of the pool; of a first photo in variants one by chance."""
-        index_B = row_B.to(self._device, non_blocking=True)
-        tensors = {name: tensor.index_select(0, index_B) for name, tensor in self._pool.items()}
-        photos = tensors.pop(PHOTOS, None)
-        if photos is not None:
-            kind_B = torch.randint(photos.shape[1], (len(row_B),), generator=self._generator)
-            clip_B = torch.arange(len(row_B), device=self._device)
-            tensors["first_frame_B1CHW"] = photos[clip_B, kind_B.to(self._device)].unsqueeze(1)
-        return Batch(ids=tuple(f"phantom-{self._seed}/row {row}" for row in row_B.tolist()), **tensors)
+        chance_B = torch.rand(len(row_B), generator=self._generator)
+        return select_clips(self._clips, self._pool.get(PHOTOS), row_B, chance_B)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns {drawn}; a run that goes on draws new clips."""
@@ -105,12 +104,13 @@ class ClipStream:
 
 @contextlib.contextmanager
 def drawing(
-    wanted: Wanted, pool: int, batch: int, device: torch.device, workers: int
+    wanted: Wanted, size: int, pool: int, batch: int, device: torch.device, workers: int
 ) -> Iterator[ClipStream]:
     """Draws in `workers` processes for as long as the block runs, and yields what trains on it.
 
     Args:
-        wanted: What to draw, and on which device. Of its sizes the first is that of every part.
+        wanted: What to draw, and on which device.
+        size: Clips of a part.
         pool: Clips to choose from.
         batch: Clips a batch.
         device: Where they are needed.
@@ -122,7 +122,7 @@ def drawing(
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="hierasurg-clips-") as scratch:
         drawers = [
-            context.Process(target=_draw_on, args=(wanted, first, workers, Path(scratch)), daemon=True)
+            context.Process(target=_draw_on, args=(wanted, size, first, workers, Path(scratch)), daemon=True)
             for first in range(workers)
         ]
         for drawer in drawers:
@@ -179,15 +179,13 @@ class PartsOnDisk(queue.Queue[Tensors]):
                         break
 
 
-def _draw_on(wanted: Wanted, first: int, workers: int, folder: Path) -> None:
+def _draw_on(wanted: Wanted, size: int, first: int, workers: int, folder: Path) -> None:
     """Draws the parts first, first + workers, ... until it is ended, or whoever started it is gone."""
     torch.set_num_threads(1)
-    parent, pause = os.getppid(), threading.Event()
-    for number, part in wanted.drawn(itertools.count(first, workers)):
+    parent = os.getppid()
+    for number, part in wanted.drawn(zip(itertools.count(first, workers), itertools.repeat(size))):
         save_part(part, number, folder)
-        while len(list(folder.glob("part-*.safetensors"))) > _AHEAD * workers:
-            pause.wait(_LOOK_SECONDS)
-            if os.getppid() != parent:
-                return
+        while os.getppid() == parent and len(list(folder.glob("part-*.safetensors"))) > _AHEAD * workers:
+            time.sleep(_LOOK_SECONDS)
         if os.getppid() != parent:
             return

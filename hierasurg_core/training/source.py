@@ -42,6 +42,25 @@ class BatchSource(Protocol):
         ...
 
 
+def select_clips(clips: Batch, first_frames_NKCHW: Tensor | None, index_B: Tensor, chance_B: Tensor) -> Batch:
+    """Takes clips of a cache, each with one of its first frames' variants where it has such.
+
+    Args:
+        clips: The N clips.
+        first_frames_NKCHW: K variants of each clip's first frame; None keeps the clips' own.
+        index_B: Which clips; lies on the CPU.
+        chance_B: Which variants: numbers in [0, 1), on the CPU.
+    """
+    batch = clips.select(index_B)
+    if first_frames_NKCHW is None:
+        return batch
+    kinds = first_frames_NKCHW.shape[1]
+    chosen_B = (chance_B * kinds).long().clamp(max=kinds - 1)
+    row_B = (index_B * kinds + chosen_B).to(first_frames_NKCHW.device, non_blocking=True)
+    frames = first_frames_NKCHW.flatten(0, 1).index_select(0, row_B).unsqueeze(1)
+    return dataclasses.replace(batch, first_frame_B1CHW=frames)
+
+
 class LatentCacheSource:
     """Draws batches from clips held in memory, on the GPU or not, in a new seeded order each epoch.
 
@@ -88,8 +107,7 @@ class LatentCacheSource:
             if len(given) != 5 or given[1] < 1 or (given[0], *given[2:]) != expected:
                 raise DataError(f"first_frames_NKCHW is {given}, expected (N, K, C, H, W) as {expected}")
         self._clips = clips
-        self._kinds = 0 if first_frames_NKCHW is None else first_frames_NKCHW.shape[1]
-        self._variants = None if first_frames_NKCHW is None else first_frames_NKCHW.flatten(0, 1)
+        self._variants = None if first_frames_NKCHW is None else first_frames_NKCHW.contiguous()
         self._batch, self._seed, self._rank, self._world_size = batch, seed, rank, world_size
         self._epoch, self._offset = 0, 0
         self._order: tuple[int, Tensor, Tensor] | None = None
@@ -135,13 +153,7 @@ class LatentCacheSource:
                 self._epoch, self._offset = self._epoch + 1, 0
         share = slice(self._rank * self._batch, (self._rank + 1) * self._batch)
         index_B = torch.cat(index_parts)[share]
-        batch = self._clips.select(index_B)
-        if self._variants is None:
-            return batch
-        chosen_B = (torch.cat(variant_parts)[share] * self._kinds).long().clamp(max=self._kinds - 1)
-        row_B = (index_B * self._kinds + chosen_B).to(self._variants.device, non_blocking=True)
-        frames = self._variants.index_select(0, row_B).unsqueeze(1)
-        return dataclasses.replace(batch, first_frame_B1CHW=frames)
+        return select_clips(self._clips, self._variants, index_B, torch.cat(variant_parts)[share])
 
     def _epoch_order(self) -> tuple[Tensor, Tensor]:
         """The epoch's permutation of the clips and, for each place in it, a number in [0, 1)."""

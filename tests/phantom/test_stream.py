@@ -72,9 +72,9 @@ def test_a_file_that_cannot_be_read_ends_the_waiting(tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_process_that_ended_is_named_and_not_waited_for(tmp_path: Path):
-    wanted = Wanted("s2m", tmp_path / "no-vae", (2,), 0, CPU, 0.0)
+    wanted = Wanted("s2m", tmp_path / "no-vae", 0, CPU, 0.0)
     with (
         pytest.raises(ResourceError, match="a process that draws clips ended early"),
-        drawing(wanted, 2, 1, CPU, workers=1),
+        drawing(wanted, 2, 2, 1, CPU, workers=1),
     ):
         pytest.fail("there is nothing to train on")
