@@ -6,10 +6,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.errors import DataError, ResourceError
+from hierasurg_core.phantom import draw
+from hierasurg_core.phantom.measure import uint8_video
 from hierasurg_core.video import iter_video, read_comment, read_image, read_video, write_mp4, write_png
 
 
@@ -143,3 +146,11 @@ def test_images_that_are_none(tmp_path: Path):
         with pytest.raises(DataError, match=name) as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+def test_32_frames_written_a_dozen_times_give_one_file(tmp_path: Path):
+    clips = draw.draw_clips(torch.tensor([1]), torch.tensor([17]), seed=3, num_frames=32, fps=8)
+    frames = uint8_video(clips)[0]
+    for number in range(12):
+        write_mp4(tmp_path / f"{number}.mp4", frames, 8)
+    assert len({sha256_file(tmp_path / f"{number}.mp4") for number in range(12)}) == 1
