@@ -23,9 +23,11 @@ from hierasurg_core.maps.files import (
     save_clip,
     save_map_png,
 )
+from hierasurg_core.maps.numbering import Numbering, number_by_appearance
 
 __all__ = [
     "MAX_LEVELS",
+    "Numbering",
     "PanopticClip",
     "colour_map",
     "decode_colours",
@@ -35,6 +37,7 @@ __all__ = [
     "load_map_image",
     "map_num_entities",
     "normalise_levels",
+    "number_by_appearance",
     "palette_levels",
     "palette_rgb_N3",
     "save_clip",

@@ -7,6 +7,8 @@ from hierasurg_core.models.latents import (
     decode_video,
     encode_frames,
     encode_video,
+    frames_a_latent,
+    latent_frames,
     single_frame_vae,
     take_tiles,
 )
@@ -25,6 +27,8 @@ __all__ = [
     "decode_video",
     "encode_frames",
     "encode_video",
+    "frames_a_latent",
+    "latent_frames",
     "find_transformer",
     "lay_channels_last",
     "load_scheduler",

@@ -20,13 +20,31 @@ _TILE_HW = (240, 360)
 _FRAMES_AT_ONCE = 8
 
 
+def frames_a_latent(vae: AutoencoderKLCogVideoX) -> int:
+    """Return how many video frames one latent frame stands for: 4 of the published VAE, 1 without compression."""
+    return int(vae.config["temporal_compression_ratio"])
+
+
+def latent_frames(vae: AutoencoderKLCogVideoX, num_frames: int) -> int:
+    """Return how many latent frames a clip of `num_frames` takes, with the frame that pads it to 4k + 1.
+
+    Example:
+        >>> latent_frames(vae, 16)  # the published VAE: 17 frames in 5
+        5
+    """
+    ratio = frames_a_latent(vae)
+    return num_frames if ratio == 1 else num_frames // ratio + 1
+
+
 def encode_video(
     vae: AutoencoderKLCogVideoX,
     video_BCFHW: torch.Tensor,
     sample: bool = False,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Return scaled latents (B, (F - 1) / 4 + 1, 16, H / 8, W / 8) of a video of 4k + 1 frames.
+    """Return scaled latents (B, Z, 16, H / 8, W / 8) of a video of 4k + 1 frames, Z = (F - 1) / 4 + 1.
+
+    A VAE without time compression codes each frame alone: Z = F, any number of frames.
 
     Args:
         vae: of any width.
@@ -38,10 +56,13 @@ def encode_video(
         ValueError: frames or sides that the VAE can't halve evenly.
     """
     frames, height, width = video_BCFHW.shape[2:]
-    if frames % 4 != 1 or height % 8 or width % 8:
+    ratio = frames_a_latent(vae)
+    if (frames - 1) % ratio or height % 8 or width % 8:
         raise ValueError(
-            f"video of {frames} frames at {height}x{width}: frames must be 4k + 1, sides divisible by 8"
+            f"video of {frames} frames at {height}x{width}: frames must be {ratio}k + 1, sides divisible by 8"
         )
+    if ratio == 1 and frames > 1:
+        return encode_frames(vae, video_BCFHW.transpose(1, 2), sample, generator)
     posterior = vae.encode(video_BCFHW.to(vae.dtype), return_dict=False)[0]
     latents_BCFhw = posterior.sample(generator) if sample else posterior.mode()
     return latents_BCFhw.transpose(1, 2) * vae.config["scaling_factor"]
@@ -55,6 +76,8 @@ def decode_video(
     Tiles are taken where `take_tiles` was called and the size exceeds a tile. ``compiled`` runs
     the passes over large tensors through torch.compile.
     """
+    if frames_a_latent(vae) == 1 and latents_BFChw.shape[1] > 1:
+        return decode_frames(vae, latents_BFChw, compiled=compiled).transpose(1, 2)
     latents_BCFhw = latents_BFChw.transpose(1, 2).to(vae.dtype) / vae.config["scaling_factor"]
     height, width = latents_BCFhw.shape[-2:]
     if vae.use_tiling and (height > vae.tile_latent_min_height or width > vae.tile_latent_min_width):

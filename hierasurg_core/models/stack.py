@@ -212,11 +212,12 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         stream_BND: torch.Tensor,
         vector_BV: torch.Tensor,
         frames_BFD: torch.Tensor | None = None,
+        places_BND: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Run the blocks over [stream, one token, image tokens] and return latents (B, F, out, h, w).
 
         The one token is `patch_embed.text_proj` of zeros; like CogVideoX's text it has no position code.
-        What is given for a frame is added to all its tokens.
+        What is given for a frame is added to all its tokens, what is given for a place to its own.
         """
         batch, frames, _, height, width = latents_BFCHW.shape
         patch = self.config["patch_size"]
@@ -227,9 +228,30 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
         image = tokens[:, 1:] + positions
         if frames_BFD is not None:
             image = image + frames_BFD.to(image.dtype).repeat_interleave(rows * columns, dim=1)
+        if places_BND is not None:
+            image = image + places_BND.to(image.dtype)
         tokens = torch.cat([tokens[:, :1], image], dim=1)
-        stream_BND = stream_BND.to(tokens.dtype)
+        return self._answer(tokens, stream_BND, vector_BV, (frames, rows, columns))
 
+    def _answer(
+        self,
+        tokens_BND: torch.Tensor,
+        stream_BND: torch.Tensor,
+        vector_BV: torch.Tensor,
+        grid_FRC: tuple[int, int, int],
+    ) -> torch.Tensor:
+        """Run the blocks over [stream, one token, image tokens] and lay the image's answer out in pixels.
+
+        Args:
+            tokens_BND: one token, then the image's.
+            stream_BND: the other stream of tokens.
+            vector_BV: steers the norm layers.
+            grid_FRC: frames, rows and columns of image tokens.
+
+        Returns:
+            (B, F, out, rows x patch, columns x patch).
+        """
+        tokens, stream_BND = tokens_BND, stream_BND.to(tokens_BND.dtype)
         checkpointed = self._gradient_checkpointing_func
         runners = self.block_runners if torch.is_grad_enabled() else None
         for index, block in enumerate(self.transformer_blocks):
@@ -244,7 +266,8 @@ class CogVideoXStack(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, 
 
         tokens = self.norm_final(tokens)[:, 1:]
         patches = self.proj_out(self.norm_out(tokens, temb=vector_BV))
-        patches = patches.reshape(batch, frames, rows, columns, -1, patch, patch)
+        patch = self.config["patch_size"]
+        patches = patches.reshape(len(patches), *grid_FRC, -1, patch, patch)
         return patches.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
 
 

@@ -11,16 +11,21 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hierasurg_core.errors import ResourceError
+from hierasurg_core.maps import PanopticClip, number_by_appearance
 from hierasurg_core.models import (
     AutoencoderKLCogVideoX,
     encode_frames,
     encode_video,
+    frames_a_latent,
     load_vae,
     single_frame_vae,
 )
@@ -37,6 +42,9 @@ from hierasurg_core.phantom.vae import (
 from hierasurg_core.runtime import resolve_dtype
 from hierasurg_core.training import Batch
 
+NUM_NUMBERS = 20
+"""Numbers of the mini S2M on ids, background and border included."""
+_BY_CHANCE = 0.25
 _ENCODE_CLIPS = 40  # a process takes 6 GB and more for them; of 128 it took 13
 _ENCODE_FRAMES = 256  # many small frames at once, as a GPU waits for launches else
 _SHUFFLED = 0.3  # of the clips have ids in random order; the others follow the classes, as the gallery does
@@ -64,7 +72,7 @@ def draw_together(
     well: six draw S2M's 16,384 clips in 55 s of an H100. How many draw changes no clip.
 
     Args:
-        stage: "s2m" or "m2v".
+        stage: "s2m", "s2m-colours" or "m2v".
         vae_folder: The VAE that encodes.
         count: Clips.
         seed: Of all clips.
@@ -99,6 +107,7 @@ def draw_together(
             files = (_part_file(Path(scratch), number) for number, _ in numbered)
             tensors = _joined([load_file(file, device=str(device)) for file in files])
     photos = tensors.pop(PHOTOS, None)
+    tensors.setdefault("latents_BFCHW", None)
     return Batch(ids=tuple(f"phantom-{seed}/{index}" for index in range(count)), **tensors), photos
 
 
@@ -107,8 +116,8 @@ class Wanted:
     """What is drawn: parts of some clips each, every part from a seed of its own.
 
     Attributes:
-        stage: "s2m" or "m2v".
-        vae_folder: The VAE that encodes.
+        stage: "s2m", "s2m-colours", "m2v", or "frames" for the VAE.
+        vae_folder: The VAE that encodes; of "frames" none is loaded.
         seed: Of all parts.
         device: Where to draw and encode.
         courses: Share of the clips in which instruments come and go.
@@ -123,8 +132,10 @@ class Wanted:
     @torch.no_grad()
     def drawn(self, numbered: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Tensors]]:
         """Draws the parts of these numbers, each of so many clips."""
-        vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
-        draw = _s2m if self.stage == "s2m" else _m2v
+        vae: Any = None
+        if self.stage != "frames":
+            vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
+        draw = {"s2m": _s2m, "s2m-colours": _s2m_colours, "m2v": _m2v, "frames": _frames}[self.stage]
         for number, size in numbered:
             yield number, draw(vae, size, self.seed * 1_000_003 + number, self.device, self.courses)
 
@@ -147,7 +158,40 @@ def _part_file(folder: Path, number: int) -> Path:
 
 
 def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device, courses: float) -> Tensors:
-    """What S2M learns from: coloured maps, each encoded alone, and the first photo."""
+    """What S2M on ids learns from: maps in its numbers, and the first photo.
+
+    A quarter of the clips are numbered by chance, the others by first appearance.
+    """
+    flat = single_frame_vae(vae)
+    parts: list[Tensors] = []
+    by_chance = np.random.default_rng(seed)
+    for clips in _drawn(count, torch.Generator().manual_seed(seed), device, courses, photos=1):
+        photo = encode_frames(flat, signed_pixels(clips).to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
+        parts.append(
+            {
+                "numbered_BFHW": torch.from_numpy(numbered_maps(clips, by_chance)),
+                "first_frame_B1CHW": photo.to(torch.bfloat16).cpu(),
+                "phase_BF": clips.phase_BF.cpu(),
+                "triplet_BF": clips.triplet_BF.cpu(),
+            }
+        )
+    return _joined(parts)
+
+
+def numbered_maps(clips: DrawnClips, by_chance: np.random.Generator | None) -> NDArray[np.uint8]:
+    """The maps of clips in the numbers of S2M on ids, (B, F, H, W); a quarter by chance where that is given."""
+    numbered: list[NDArray[np.uint8]] = []
+    for map_FHW, count in zip(clips.map_BFHW.cpu().numpy(), clips.num_entities_B.tolist(), strict=True):
+        shuffled = by_chance if by_chance is not None and by_chance.random() < _BY_CHANCE else None
+        maps = PanopticClip(map_FHW, count)
+        numbered.append(number_by_appearance(maps, NUM_NUMBERS, shuffled).numbered(map_FHW))
+    return np.stack(numbered)
+
+
+def _s2m_colours(
+    vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device, courses: float
+) -> Tensors:
+    """What S2M on colours learns from: coloured maps, each encoded alone, and the first photo."""
     table = palette_table(device)
     flat = single_frame_vae(vae)
     parts: list[Tensors] = []
@@ -167,35 +211,64 @@ def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
 
 
 def _m2v(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.device, courses: float) -> Tensors:
-    """What M2V learns from: videos, first photos, maps.
-
-    The photos' latents come in `_FIRST_FRAMES` variants (N, K, C, H, W): clean, and with noise of strength
-    exp(N(-3, 0.5)) (reference: M2V's training).
-    """
-    flat = single_frame_vae(vae)
+    """What M2V learns from: videos, first photos, maps."""
     parts: list[Tensors] = []
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.Generator(device).manual_seed(seed)
+    generator, noise = torch.Generator().manual_seed(seed), torch.Generator(device).manual_seed(seed)
     for clips in _drawn(count, generator, device, courses):
-        frames = signed_pixels(clips)
-        video = encode_video(vae, padded_video(frames).transpose(1, 2).to(vae.dtype))
-        strength = torch.exp(-3 + 0.5 * torch.randn(len(frames), _FIRST_FRAMES, generator=generator)).to(
-            device
-        )
-        strength[:, 0] = 0
-        first = frames[:, :1].expand(-1, _FIRST_FRAMES, -1, -1, -1)
-        grain = torch.randn(first.shape, generator=noise, device=device)
-        first = first + strength[:, :, None, None, None] * grain
-        photos = encode_frames(flat, first.to(vae.dtype), frames_at_once=_ENCODE_FRAMES).to(torch.bfloat16)
+        frames = clips.video_BFCHW
         parts.append(
             {
-                "latents_BFCHW": video.to(torch.bfloat16),
-                "first_frame_B1CHW": photos[:, :1],
+                **encoded_videos(vae, frames * 2 - 1, generator, noise),
                 "phase_BF": clips.phase_BF,
                 "triplet_BF": clips.triplet_BF,
+                "numbered_BFHW": torch.from_numpy(numbered_maps(clips, None)).to(device),
                 "maps_BFHW": clips.map_BFHW,
                 "max_id_B": clips.num_entities_B + 1,
-                PHOTOS: photos,
+            }
+        )
+    return _joined(parts)
+
+
+def encoded_videos(
+    vae: AutoencoderKLCogVideoX,
+    frames_BFCHW: Tensor,
+    generator: torch.Generator,
+    noise: torch.Generator,
+) -> Tensors:
+    """Latents of videos in [-1, 1], and of their first photos in `_FIRST_FRAMES` variants (N, K, C, H, W).
+
+    The variants are clean, and with noise of strength exp(N(-3, 0.5)), as in HieraSurg's training of M2V. The
+    strength is drawn from `generator` (CPU), the noise from `noise` (the frames' device).
+    """
+    compressed = frames_a_latent(vae) > 1
+    video = padded_video(frames_BFCHW) if compressed else frames_BFCHW
+    strength = torch.exp(-3 + 0.5 * torch.randn(len(video), _FIRST_FRAMES, generator=generator))
+    strength = strength.to(video.device)
+    strength[:, 0] = 0
+    first = frames_BFCHW[:, :1].expand(-1, _FIRST_FRAMES, -1, -1, -1)
+    grain = torch.randn(first.shape, generator=noise, device=first.device)
+    first = (first + strength[:, :, None, None, None] * grain).to(vae.dtype)
+    flat = single_frame_vae(vae)
+    photos = encode_frames(flat, first, frames_at_once=_ENCODE_FRAMES).to(torch.bfloat16)
+    latents = (
+        encode_video(vae, video.transpose(1, 2).to(vae.dtype))
+        if compressed
+        else encode_frames(flat, video.to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
+    )
+    return {"latents_BFCHW": latents.to(torch.bfloat16), "first_frame_B1CHW": photos[:, :1], PHOTOS: photos}
+
+
+def _frames(vae: object, count: int, seed: int, device: torch.device, courses: float) -> Tensors:
+    """What the VAE learns from: frames as bytes, with the maps that say where instruments are."""
+    del vae
+    parts: list[Tensors] = []
+    for clips in _drawn(count, torch.Generator().manual_seed(seed), device, courses):
+        parts.append(
+            {
+                "frames_BFCHW": (clips.video_BFCHW * 255).round().to(torch.uint8).cpu(),
+                "numbered_BFHW": torch.from_numpy(numbered_maps(clips, None)),
+                "phase_BF": clips.phase_BF.cpu(),
+                "triplet_BF": clips.triplet_BF.cpu(),
             }
         )
     return _joined(parts)

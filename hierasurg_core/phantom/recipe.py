@@ -38,8 +38,9 @@ from hierasurg_core.models.backbone import CogVideoXDPMScheduler
 from hierasurg_core.models.conditioning import map_grid
 from hierasurg_core.models.defaults import MODEL_INDEX
 from hierasurg_core.models.export import model_index
+from hierasurg_core.models.ids import ids_arguments
 from hierasurg_core.models.warmstart import stage_class, start_from, starting_arguments
-from hierasurg_core.phantom.encoded import Wanted, draw_together
+from hierasurg_core.phantom.encoded import NUM_NUMBERS, Wanted, draw_together
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.stream import drawing
@@ -68,30 +69,28 @@ SCHEDULER_CONFIG = {
 """CogVideoX-2b's own scheduler settings."""
 
 _BLOCKS = {
-    "num_attention_heads": 6,
-    "attention_head_dim": 32,
-    "num_layers": 6,
-    "time_embed_dim": 48,
-    "condition_embed_dim": 48,
-    "condense_dim": 24,
+    "num_attention_heads": 4,
+    "attention_head_dim": 64,
+    "num_layers": 10,
+    "time_embed_dim": 64,
+    "condition_embed_dim": 64,
+    "condense_dim": 32,
     "sample_width": 24,
     "sample_height": 16,
-    "sample_frames": 17,
+    "sample_frames": 16,
     "spatial_interpolation_scale": 1.0,
-    "repeat_first_frame": True,
+    "text_embed_dim": 16,
+    "frame_labels": True,
 }
-S2M_CONFIG: dict[str, Any] = {**_BLOCKS, "in_channels": 48, "text_embed_dim": 16}
+S2M_CONFIG: dict[str, Any] = {**_BLOCKS, **ids_arguments(NUM_NUMBERS)}
 M2V_CONFIG: dict[str, Any] = {
     **_BLOCKS,
     "in_channels": 32,
-    "text_embed_dim": 16,
-    "map_widths": (16, 32, 64),
-    "map_downscale": 1,
+    "repeat_first_frame": True,
+    "maps": "patches",
+    "num_numbers": NUM_NUMBERS,
+    "maps_a_latent": 1,
     "hierarchical": True,
-    "use_segmap_posenc": True,
-    # One map token lies over one patch, four maps over one latent frame.
-    "segmap_posenc_spatial_scale": 1.0,
-    "segmap_posenc_temporal_scale": 4.0,
 }
 SAMPLING = {
     "s2m": StageSampling(steps=4, guidance=3.0, solver="dpm++"),

@@ -21,24 +21,26 @@ NO_LABEL = -1  # a phase or triplet id that says "unknown" to the model
 
 @dataclass(frozen=True)
 class Batch:
-    """Clean latents and what the model may know about them; checked when made.
+    """Clean latents or maps and what the model may know about them; checked when made.
 
     The condition latents cover the first frame alone; a stage pads them with zeros to the clip's length.
 
     Attributes:
-        latents_BFCHW: Clean, scaled latents of the maps (S2M) or the video (M2V); any float type.
+        latents_BFCHW: Clean, scaled latents of the maps (S2M on colours) or the video (M2V); any float type.
+            None for S2M on ids, which learns `numbered_BFHW`.
         first_frame_B1CHW: Latents of the first photo. For M2V the photo gets noise of strength
-            exp(N(-3, 0.5)) before it is encoded (reference-model.md, M2V); whoever makes the batch does that,
-            since only pixels can take it. `LatentCacheSource` takes several such variants a clip.
+            exp(N(-3, 0.5)) before it is encoded, as HieraSurg does; whoever makes the batch does that, since
+            only pixels can take it. `LatentCacheSource` takes several such variants a clip.
         ids: The source of each clip ("video01/000480"), which an error names.
         first_map_B1CHW: Latents of the first coloured map; S2M needs it.
         phase_BF: Integer phase ids, one a labelled frame; -1 where unknown.
         triplet_BF: Integer triplet ids, likewise; -1 where there is none.
         maps_BFHW: Panoptic maps in pixels: uint8 ids with `max_id_B`, or float levels in [0, 1].
         max_id_B: The largest id of each clip (its black border), for uint8 maps.
+        numbered_BFHW: Maps in the numbers of S2M on ids, uint8 (see `maps.numbering`).
     """
 
-    latents_BFCHW: Tensor
+    latents_BFCHW: Tensor | None
     first_frame_B1CHW: Tensor
     ids: tuple[str, ...]
     first_map_B1CHW: Tensor | None = None
@@ -46,6 +48,7 @@ class Batch:
     triplet_BF: Tensor | None = None
     maps_BFHW: Tensor | None = None
     max_id_B: Tensor | None = None
+    numbered_BFHW: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Compares shapes and types; looks at no value, so that nothing waits for a GPU.
@@ -53,19 +56,32 @@ class Batch:
         Raises:
             DataError: A tensor's shape or type does not fit the others; the message names it.
         """
-        latents = self.latents_BFCHW
-        if latents.ndim != 5 or not latents.is_floating_point() or latents.shape[0] == 0:
+        latents, photo = self.latents_BFCHW, self.first_frame_B1CHW
+        if latents is not None and (
+            latents.ndim != 5 or not latents.is_floating_point() or latents.shape[0] == 0
+        ):
             raise DataError(
                 f"latents_BFCHW of a batch is {latents.dtype} {tuple(latents.shape)}, not 5 float dimensions"
             )
-        clips = latents.shape[0]
+        if latents is None and (photo.ndim != 5 or photo.shape[0] == 0):
+            raise DataError(f"first_frame_B1CHW of a batch is {tuple(photo.shape)}, not 5 dimensions")
+        clips = len(self)
         if len(self.ids) != clips:
             raise DataError(f"a batch of {clips} clips has {len(self.ids)} ids")
-        one_frame = (clips, 1, *latents.shape[2:])
-        for name in ("first_frame_B1CHW", "first_map_B1CHW"):
-            tensor: Tensor | None = getattr(self, name)
-            if tensor is not None and tuple(tensor.shape) != one_frame:
-                raise DataError(f"{name} of a batch is {tuple(tensor.shape)}, expected {one_frame}")
+        if latents is not None:
+            one_frame = (clips, 1, *latents.shape[2:])
+            for name in ("first_frame_B1CHW", "first_map_B1CHW"):
+                tensor: Tensor | None = getattr(self, name)
+                if tensor is not None and tuple(tensor.shape) != one_frame:
+                    raise DataError(f"{name} of a batch is {tuple(tensor.shape)}, expected {one_frame}")
+        numbered = self.numbered_BFHW
+        if numbered is not None and (
+            numbered.dtype != torch.uint8 or numbered.ndim != 4 or numbered.shape[0] != clips
+        ):
+            raise DataError(
+                f"numbered_BFHW of a batch is {numbered.dtype} {tuple(numbered.shape)}, expected uint8 "
+                f"({clips}, F, H, W)"
+            )
         for name in ("phase_BF", "triplet_BF"):
             _check_labels(name, getattr(self, name), clips)
         self._check_maps(clips)
@@ -86,7 +102,18 @@ class Batch:
 
     def __len__(self) -> int:
         """Returns the number of clips, B."""
-        return self.latents_BFCHW.shape[0]
+        return len(self.first_frame_B1CHW if self.latents_BFCHW is None else self.latents_BFCHW)
+
+    @property
+    def clean_latents(self) -> Tensor:
+        """Returns the latents.
+
+        Raises:
+            DataError: The batch is for S2M on ids, which has none.
+        """
+        if self.latents_BFCHW is None:
+            raise DataError("this batch holds maps for S2M on ids, but no latents to learn from")
+        return self.latents_BFCHW
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch with all tensors on `device`."""

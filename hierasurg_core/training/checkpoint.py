@@ -332,16 +332,16 @@ def _optimizer_tensors(state: RunState) -> dict[str, Tensor]:
 
 
 def _load_optimizer(state: RunState, tensors: dict[str, Tensor], path: Path) -> None:
-    trained = trained_parameters(state.model)
-    places = {name: place for place, (name, _) in enumerate(trained)}
+    named = dict(trained_parameters(state.model))
+    in_order = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    place_of = {id(parameter): place for place, parameter in enumerate(in_order)}
     memory: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")
-        if name not in places:
+        if name not in named:
             raise WeightsError(f"{path} holds the optimiser of another model: this one has no {name}")
-        place = places[name]
-        memory.setdefault(place, {})[key] = (
-            tensor if tensor.ndim == 0 else piece_of(tensor, trained[place][1])
+        memory.setdefault(place_of[id(named[name])], {})[key] = (
+            tensor if tensor.ndim == 0 else piece_of(tensor, named[name])
         )
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": memory, "param_groups": groups})

@@ -51,7 +51,7 @@ from hierasurg_core.models import (
 from hierasurg_core.models.attention import fastest_kernel, use_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
-from hierasurg_core.training.stages import M2VStage, S2MStage, VelocityModel, emphasised
+from hierasurg_core.training.stages import M2VStage, S2MStage, SquaredError, VelocityModel, emphasised
 
 SUFFIX = "-student"
 
@@ -175,7 +175,7 @@ def target_velocity(grid: Grid, end_BFCHW: Tensor, start_BFCHW: Tensor, index_B:
 
 
 @dataclass(frozen=True, eq=False)
-class DistilledStage:
+class DistilledStage(SquaredError):
     """A stage whose targets come from a teacher; see the module.
 
     Attributes:
@@ -214,14 +214,14 @@ class DistilledStage:
         return self.inner.alpha_bar_T
 
     def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
-        """Asks a model; see `SampledStage`."""
+        """Asks a model; see `VelocityStage`."""
         return self.inner.velocity(model, noisy_BFCHW, time_B, batch)
 
     def prediction_and_target(
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
         """Asks the student at one place of its grid a clip, and the teacher for what it should say."""
-        clean = batch.latents_BFCHW.float()
+        clean = batch.clean_latents.float()
         index_B = draws.integers(self.grid.steps, (len(batch),))
         noise = draws.normal(tuple(clean.shape))
         own_B = draws.uniform((len(batch),)) < self.own_share
@@ -261,7 +261,7 @@ class DistilledStage:
         ask = self._asking(self.teacher, batch, tokens_BND)
         unconditional = None
         if self.guidance != 1:
-            all_B = torch.ones(len(batch), dtype=torch.bool, device=batch.latents_BFCHW.device)
+            all_B = torch.ones(len(batch), dtype=torch.bool, device=batch.clean_latents.device)
             bare = batch.without_conditions(all_B)
             unconditional = self._asking(self.teacher, bare, self._tokens(bare))
 

@@ -37,6 +37,16 @@ class Draws:
         whole = self._whole(shape_B)
         return self._share(torch.rand(whole, generator=self.generator, device=self.generator.device))
 
+    def stratified(self, clips: int) -> Tensor:
+        """Returns a float32 number in [0, 1) for each clip, one from each of equally many parts of it.
+
+        The parts are those of all ranks' clips together.
+        """
+        count = clips * self.world_size
+        place = torch.arange(count, device=self.generator.device)
+        drawn = torch.rand(count, generator=self.generator, device=self.generator.device)
+        return self._share((place + drawn) / count)
+
     def integers(self, high: int, shape_B: tuple[int, ...]) -> Tensor:
         """Returns int64 numbers in 0..high - 1."""
         whole = self._whole(shape_B)

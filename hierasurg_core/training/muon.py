@@ -28,7 +28,7 @@ class MuonAdamW(torch.optim.Optimizer):
     """Steps matrices along their orthogonalised momentum, other parameters as AdamW.
 
     Args:
-        parameters: All parameters, in the model's order.
+        parameters: All parameters, or groups of them.
         matrices: Those of them, each of two axes, that Muon takes.
         lr: Learning rate of both.
         betas: AdamW's decays.
@@ -38,7 +38,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         matrices: Iterable[Tensor],
         *,
         lr: float,

@@ -19,7 +19,7 @@ from hierasurg_core.artifacts import atomic_folder, ensure_writable_folder
 from hierasurg_core.models import AutoencoderKLCogVideoX, decode_frames, decode_video
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training.batch import Batch
-from hierasurg_core.training.stages import SampledStage, VelocityModel
+from hierasurg_core.training.stages import VelocityStage, VelocityModel
 from hierasurg_core.video import write_mp4
 
 FOLDER = "previews"
@@ -30,7 +30,7 @@ class Previews:
 
     def __init__(
         self,
-        stage: SampledStage,
+        stage: VelocityStage,
         clips: Batch,
         vae: AutoencoderKLCogVideoX,
         out: Path,
@@ -89,16 +89,16 @@ class Previews:
 
 @torch.no_grad()
 def sample(
-    model: VelocityModel | nn.Module, stage: SampledStage, clips: Batch, *, steps: int, seed: int
+    model: VelocityModel | nn.Module, stage: VelocityStage, clips: Batch, *, steps: int, seed: int
 ) -> Tensor:
     """Returns latents (B, F, C, H, W), float32, that a model makes under a batch's conditions.
 
     From time t to s a step goes from x = a x0 + b e to a' x0 + b' e, with x0 and e as the velocity says.
     """
     call: VelocityModel | Callable[..., Tensor] = model
-    device = clips.latents_BFCHW.device
+    device = clips.clean_latents.device
     # Drawn on the CPU, so that the same seed shows the same on every device.
-    latents = torch.randn(clips.latents_BFCHW.shape, generator=make_generator(seed)).to(device)
+    latents = torch.randn(clips.clean_latents.shape, generator=make_generator(seed)).to(device)
     alpha_bar_T = stage.alpha_bar_T.double().clamp(0, 1)
     last = alpha_bar_T.numel() - 1
     times = [last - round(index * (last + 1) / steps) for index in range(steps)]  # as samplers space them

@@ -56,7 +56,7 @@ from hierasurg_core.training.from_dataset import DatasetSource, StageName
 from hierasurg_core.training.plan import TrainingPlan, open_clips
 from hierasurg_core.training.previews import Previews
 from hierasurg_core.training.reporting import open_reporter
-from hierasurg_core.training.stages import M2VStage, S2MStage, SampledStage, UnconditionalStage
+from hierasurg_core.training.stages import M2VStage, S2MStage, VelocityStage, UnconditionalStage
 from hierasurg_core.training.trainer import Extras, TrainResult, train
 
 PUBLIC = "public"
@@ -190,7 +190,7 @@ def _write_beginnings(plan: TrainingPlan) -> None:
         copy_text_vectors(config.text_vectors, out)
 
 
-def _stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> SampledStage:
+def _stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> VelocityStage:
     assert plan.base is not None
     alpha_bar_T = load_scheduler(plan.base).alphas_cumprod.to(device)
     if plan.unconditional:
@@ -262,7 +262,7 @@ def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple
 
 def _previews(
     plan: TrainingPlan,
-    stage: SampledStage,
+    stage: VelocityStage,
     clips: Batch | None,
     device: torch.device,
 ) -> Previews | None:

@@ -1,8 +1,8 @@
-"""The seam between the one trainer and the two models: what is predicted from a batch, and what it should be.
+"""The seam between the one trainer and the two models: the loss of a batch.
 
-Owns the objective (reference-model.md section 3, "Objective and sampling") and how conditions become input
-channels. It knows neither optimiser nor files. B clips, F latent frames, C latent channels, H W latent rows
-and columns, T diffusion times.
+Owns the published objective (HieraSurg, arXiv 2506.21287) and how conditions become input channels. S2M on ids
+has its own stage in `id_stage`. This module knows neither optimiser nor files. B clips, F latent frames, C
+latent channels, H W latent rows and columns, T diffusion times.
 
 The published loss is mean((x0' - x0)^2 / (1 - a_t)), with a_t = alpha_bar of time t and x0' =
 sqrt(a_t) x_t - sqrt(1 - a_t) v'. As x0 = sqrt(a_t) x_t - sqrt(1 - a_t) v for the true velocity
@@ -14,13 +14,15 @@ near t = 0, where the weight is about 400, nor minds the a_999 = 0 of a zero ter
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from hierasurg_core.errors import DataError
+from hierasurg_core.models import ids
 from hierasurg_core.models.text_vectors import TextVectors
+from hierasurg_core.models.transformers import PIXELS_PER_LATENT
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
 from hierasurg_core.training.words import conditions
@@ -67,6 +69,18 @@ class Stage(Protocol):
         """Returns how many latents lie side by side in the model's input channels."""
         ...
 
+    def losses(self, model: Any, batch: Batch, draws: Draws) -> Tensor:
+        """Runs the model on a noised batch and returns the loss of each clip, (B,), float32.
+
+        Raises:
+            DataError: The batch lacks what the stage needs.
+        """
+        ...
+
+
+class VelocityStage(Stage, Protocol):
+    """A stage whose model predicts velocities, and can be asked one step of sampling at a time."""
+
     def prediction_and_target(
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
@@ -80,10 +94,6 @@ class Stage(Protocol):
             DataError: The batch lacks what the stage needs.
         """
         ...
-
-
-class SampledStage(Stage, Protocol):
-    """A stage whose model can also be asked one step of sampling at a time, as previews do."""
 
     @property
     def alpha_bar_T(self) -> Tensor:
@@ -99,8 +109,17 @@ class SampledStage(Stage, Protocol):
         ...
 
 
+class SquaredError:
+    """Gives a stage of velocities its loss: the mean squared error of the prediction."""
+
+    def losses(self, model: VelocityModel, batch: Batch, draws: Draws) -> Tensor:
+        """Runs the model on a noised batch and returns the loss of each clip; see `Stage`."""
+        prediction, target = cast(VelocityStage, self).prediction_and_target(model, batch, draws)
+        return (prediction.float() - target).square().flatten(1).mean(1)
+
+
 @dataclass(frozen=True)
-class S2MStage:
+class S2MStage(SquaredError):
     """Phase and triplet to panoptic maps.
 
     Input channels: noisy map latents, first map, first photo (the latter two zero from the second frame).
@@ -121,13 +140,14 @@ class S2MStage:
     def prediction_and_target(
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
-        """Predicts the maps' velocity; see `Stage`."""
-        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
+        """Predicts the maps' velocity; see `VelocityStage`."""
+        clean = batch.clean_latents
+        noisy, target, time_B = add_noise(clean, self.alpha_bar_T, draws)
         velocity = self.velocity(model, noisy, time_B, batch)
-        return emphasised(velocity, target, batch.latents_BFCHW, self.emphasis)
+        return emphasised(velocity, target, clean, self.emphasis)
 
     def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
-        """Asks the model; see `SampledStage`."""
+        """Asks the model; see `VelocityStage`."""
         if batch.first_map_B1CHW is None or batch.phase_BF is None or batch.triplet_BF is None:
             raise DataError("S2M's training needs first_map_B1CHW, phase_BF and triplet_BF in each batch")
         frames = noisy_BFCHW.shape[1]
@@ -144,7 +164,7 @@ class S2MStage:
 
 
 @dataclass(frozen=True)
-class M2VStage:
+class M2VStage(SquaredError):
     """Panoptic maps to video; the hierarchical variant also sees phase and triplet.
 
     Input channels: noisy video latents, first photo (zero from the second latent frame). The photo's noise
@@ -154,24 +174,54 @@ class M2VStage:
         alpha_bar_T: The scheduler's `alphas_cumprod`; best on the training device.
         hierarchical: Whether the model takes phase and triplet; each batch must have them then.
         vectors: Take the place of their ids; None: the model takes ids.
+        maps_a_latent: Of a model with `maps` "patches": how many maps lie under one latent frame; 0: it takes
+            levels.
+        num_numbers: N of such a model.
+        moving: How much more a place counts where the maps leave the first one (`ids.weigh_shares`); of such a
+            model, as is the next. 0 is the published loss.
+        rare: How much more small entities count.
     """
 
     alpha_bar_T: Tensor
     hierarchical: bool = False
     vectors: TextVectors | None = None
+    maps_a_latent: int = 0
+    num_numbers: int = 20
+    moving: float = 0.0
+    rare: float = 0.0
     name: str = "m2v"
     inputs: int = 2
 
     def prediction_and_target(
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
-        """Predicts the video's velocity; see `Stage`."""
-        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
-        return self.velocity(model, noisy, time_B, batch), target
+        """Predicts the video's velocity; see `VelocityStage`."""
+        noisy, target, time_B = add_noise(batch.clean_latents, self.alpha_bar_T, draws)
+        velocity = self.velocity(model, noisy, time_B, batch)
+        if not (self.moving or self.rare):
+            return velocity, target
+        root = self._weight(batch, noisy.shape[1]).sqrt()
+        return root * velocity.float(), root * target
+
+    def _weight(self, batch: Batch, frames: int) -> Tensor:
+        """Returns how much each latent counts, (B, F, 1, H, W), 1 on average."""
+        shares = ids.shares_of(self._numbered(batch, frames), self.num_numbers)
+        weight = ids.weigh_shares(shares, moving=self.moving, rare=self.rare).sum(2)
+        weight = weight.unflatten(1, (frames, -1)).mean(2)
+        weight = torch.nn.functional.avg_pool2d(weight, PIXELS_PER_LATENT // ids.CELL)
+        return (weight / weight.mean()).unsqueeze(2)
+
+    def _numbered(self, batch: Batch, frames: int) -> Tensor:
+        """Returns the map under each video frame of each latent frame."""
+        numbered = batch.numbered_BFHW
+        if numbered is None:
+            raise DataError("M2V of patches needs numbered_BFHW in each batch")
+        return numbered[:, ids.maps_of_latents(frames, numbered.shape[1], self.maps_a_latent)]
 
     def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
-        """Asks the model; see `SampledStage`."""
-        maps = batch.levels_BFHW()
+        """Asks the model; see `VelocityStage`."""
+        frames = noisy_BFCHW.shape[1]
+        maps = self._numbered(batch, frames) if self.maps_a_latent else batch.levels_BFHW()
         if maps is None:
             raise DataError("M2V's training needs maps_BFHW in each batch")
         if self.hierarchical and (batch.phase_BF is None or batch.triplet_BF is None):
@@ -182,7 +232,7 @@ class M2VStage:
 
 
 @dataclass(frozen=True)
-class UnconditionalStage:
+class UnconditionalStage(SquaredError):
     """M2V's first stage: the base learns what surgery looks like, without maps, labels or a first frame.
 
     The text stream holds one zero token, as in S2M, in place of an empty prompt's; the first frame's channels
@@ -201,12 +251,12 @@ class UnconditionalStage:
     def prediction_and_target(
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
-        """Predicts the video's velocity; see `Stage`."""
-        noisy, target, time_B = add_noise(batch.latents_BFCHW, self.alpha_bar_T, draws)
+        """Predicts the video's velocity; see `VelocityStage`."""
+        noisy, target, time_B = add_noise(batch.clean_latents, self.alpha_bar_T, draws)
         return self.velocity(model, noisy, time_B, batch), target
 
     def velocity(self, model: VelocityModel, noisy_BFCHW: Tensor, time_B: Tensor, batch: Batch) -> Tensor:
-        """Asks the model; see `SampledStage`."""
+        """Asks the model; see `VelocityStage`."""
         channels = torch.cat([noisy_BFCHW, torch.zeros_like(noisy_BFCHW)], dim=2)
         nothing = noisy_BFCHW.new_zeros(len(batch), 1, self.width)
         return cast(TokenModel, model)(channels, time_B, map_tokens_BND=nothing)

@@ -43,7 +43,7 @@ from hierasurg_core.training.draws import Draws
 from hierasurg_core.training.interrupt import StopRequest
 from hierasurg_core.training.memory import Workload, what_to_lower
 from hierasurg_core.training.metrics import MetricsFile, Window
-from hierasurg_core.training.optimizers import expect_optimizer
+from hierasurg_core.training.optimizers import FACTOR, expect_optimizer
 from hierasurg_core.training.reporting import Reporter
 from hierasurg_core.training.setup import accelerated, expect_fit, set_up
 from hierasurg_core.training.sharding import clip_gradients, let_go
@@ -195,7 +195,7 @@ class _Session:
             while state.step < config.steps:
                 rate = learning_rate(state.step + 1, config)
                 for group in state.optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get(FACTOR, 1.0)
                 losses, ids = [], []
                 for micro in range(config.accumulate):
                     batch = self._next(stream, window)
@@ -203,8 +203,7 @@ class _Session:
                         dropped_B = draws.uniform((len(batch),)) < config.condition_dropout
                         batch = batch.without_conditions(dropped_B)
                     with self._gradients_shared(last=micro + 1 == config.accumulate):
-                        prediction, target = self.stage.prediction_and_target(self.wrapped, batch, draws)
-                        losses_B = (prediction.float() - target).square().flatten(1).mean(1)
+                        losses_B = self.stage.losses(self.wrapped, batch, draws)
                         accelerator.backward(losses_B.mean() / config.accumulate)
                     losses.append(losses_B.detach())
                     ids.extend(batch.ids)

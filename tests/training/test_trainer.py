@@ -26,7 +26,7 @@ from hierasurg_core.training import (
     train,
 )
 from hierasurg_core.training.checkpoint import WEIGHTS, checkpoints
-from hierasurg_core.training.stages import VelocityModel
+from hierasurg_core.training.stages import SquaredError, VelocityModel
 from hierasurg_core.training.trainer import learning_rate
 
 
@@ -42,7 +42,7 @@ class StopsAt(SilentProgress):
             signal.raise_signal(self.number)
 
 
-class WithoutNoise:
+class WithoutNoise(SquaredError):
     """A stage that draws nothing, so that the order of clips within a step makes no difference."""
 
     name = "s2m"
@@ -52,8 +52,8 @@ class WithoutNoise:
         self, model: VelocityModel, batch: Batch, draws: Draws
     ) -> tuple[Tensor, Tensor]:
         times = torch.full((len(batch),), 500)
-        channels = batch.latents_BFCHW.repeat(1, 1, 3, 1, 1)
-        return model(channels, times, phase_BF=batch.phase_BF), -batch.latents_BFCHW
+        channels = batch.clean_latents.repeat(1, 1, 3, 1, 1)
+        return model(channels, times, phase_BF=batch.phase_BF), -batch.clean_latents
 
 
 def run(name: str, out: Path, settings: TrainConfig, progress: SilentProgress | None = None) -> TrainResult:
