@@ -3,8 +3,8 @@
 Prints a line of JSON for each of four measurements. ``vae``: clips through the VAE and back. ``m2v``: videos
 made from true maps. ``s2m``: maps made from starts whose instrument is sent to three other targets.
 ``courses``: maps made for clips in which instruments come and go. Progress goes to standard error, and
-``--sheet FILE.png`` shows the first clips of each. All of it is mini: it says that the models obey, nothing
-about real surgery.
+``--sheet FILE.png`` writes FILE-vae.png, FILE-m2v.png and so on, which show the first clips of each. All of
+it is mini: it says that the models obey, nothing about real surgery.
 
 Owns the command; the figures are explained in `scoring`.
 """
@@ -92,13 +92,14 @@ def _measured(
     if only != "s2m":
         coded = code_videos(vae, options.clips, making)
     if only in (None, "vae"):
-        yield "vae", measure_vae(coded, device, making.batch), _clip_rows("VAE", coded[:shown])
+        yield "vae", measure_vae(coded, device, making.batch), _clip_rows(shown, {"VAE": coded})
     if only == "vae":
         return
     pipeline = _opened(options, vae, device)
     if only != "s2m":
         made = make_videos(pipeline, options.clips, making)
-        yield "m2v", measure_videos(made, coded, device, making.batch), _clip_rows("M2V", made[:shown], True)
+        rows = _clip_rows(shown, {"VAE": coded, "M2V": made})
+        yield "m2v", measure_videos(made, coded, device, making.batch), rows
     if only != "m2v":
         maps = make_request_maps(pipeline, options.starts, making)
         yield "s2m", measure_requests(maps), _request_rows(maps, shown)
@@ -117,15 +118,17 @@ def _opened(
     return HieraSurgPipeline.from_pretrained(options.model, torch.float32, device, **parts)
 
 
-def _clip_rows(model: str, made: Videos, maps: bool = False) -> list[Row]:
+def _clip_rows(shown: int, made: dict[str, Videos]) -> list[Row]:
+    """Maps and frames of the first clips, and what came of them."""
     rows: list[Row] = []
-    figures = score_all_videos(made) if made else []
-    for number, (video, clip, found) in enumerate(zip(made, held_out_clips(len(made)), figures, strict=True)):
-        done = taxonomy.TRIPLETS[clip.triplet].name
-        if maps:
-            rows.append(Row(f"clip {number}, maps: {done}", painted(comparable(clip.maps))))
+    shown = min(shown, *map(len, made.values()))
+    figures = {name: score_all_videos(videos[:shown]) for name, videos in made.items()}
+    for number, clip in enumerate(held_out_clips(shown)):
+        done = f"{taxonomy.PHASES[clip.phase]}, {taxonomy.TRIPLETS[clip.triplet].name}"
+        rows.append(Row(f"clip {number}, maps", painted(comparable(clip.maps))))
         rows.append(Row(f"clip {number}, truth: {done}", clip.video_FHWC))
-        rows.append(Row(f"clip {number}, {model}: {_told(found)}", video))
+        for name, videos in made.items():
+            rows.append(Row(f"clip {number}, {name}: {_told(figures[name][number])}", videos[number]))
     return rows
 
 
@@ -173,7 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8, help="clips made at once")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--only", choices=("vae", "s2m", "m2v"), default=None, help="s2m includes courses")
-    parser.add_argument("--sheet", type=Path, default=None, help="PNG of the first clips of each")
+    parser.add_argument(
+        "--sheet", type=Path, default=None, help="FILE.png: FILE-NAME.png shows first clips of each"
+    )
     parser.add_argument("--sheet-clips", type=int, default=6, help="how many of each it shows")
     return parser
 
@@ -197,12 +202,10 @@ def main() -> int:
         making = Making(
             options.steps, options.solver, options.guidance, options.batch, PrintedProgress(sys.stderr)
         )
-        rows: list[Row] = []
-        for name, score, some in _measured(options, device, making):
+        for name, score, rows in _measured(options, device, making):
             print(json.dumps({name: dataclasses.asdict(score)}), flush=True)
-            rows += some
             if options.sheet is not None:
-                write_sheet(options.sheet, rows)
+                write_sheet(options.sheet.with_name(f"{options.sheet.stem}-{name}.png"), rows)
     except HieraSurgError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -18,7 +18,6 @@ from hierasurg_core.maps import MAX_LEVELS, palette_rgb_N3
 from hierasurg_core.phantom.held_out import BACKGROUND, BORDER
 from hierasurg_core.video import write_png
 
-_EVERY = 2
 _BAND_PX = 16
 _GREYS = (14, 15)  # of the palette, which would look like the background
 _BACKGROUND_RGB, _BORDER_RGB = (70, 70, 70), (0, 0, 0)
@@ -48,10 +47,12 @@ def painted(map_FHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def draw_sheet(rows: Sequence[Row]) -> NDArray[np.uint8]:
-    """Draws rows of frames of one size, every second frame, uint8 (H, W, 3)."""
+    """Draws rows of frames of one size, about every second from the first to the last, uint8 (H, W, 3)."""
     tiles: list[NDArray[np.uint8]] = []
     for row in rows:
-        line = np.concatenate(list(row.video_FHWC[::_EVERY]), axis=1)
+        frames = len(row.video_FHWC)
+        shown = np.linspace(0, frames - 1, (frames + 1) // 2).round().astype(int)
+        line = np.concatenate(list(row.video_FHWC[shown]), axis=1)
         band = np.full((_BAND_PX, line.shape[1], 3), 24, np.uint8)
         cv2.putText(band, row.text, (4, 12), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
         tiles += [band, line]
