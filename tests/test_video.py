@@ -12,7 +12,7 @@ from PIL import Image
 from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.phantom import draw
-from hierasurg_core.phantom.measure import uint8_video
+from hierasurg_core.phantom.held_out import uint8_video
 from hierasurg_core.video import iter_video, read_comment, read_image, read_video, write_mp4, write_png
 
 

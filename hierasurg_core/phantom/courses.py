@@ -113,13 +113,15 @@ def draw_courses(
         codes.append(_by_kind(code, instrument_B.to(device)))
     code_BFHW = torch.where(later_BF[:, :, None, None], codes[1], codes[0])
 
-    ids, count_B, _ = draw.number_entities(code_BFHW, _order(code_BFHW, generator), NUM_CODES)
+    order_BC = _order(code_BFHW, generator)
+    ids, count_B, code_of_id_BN = draw.number_entities(code_BFHW, order_BC, NUM_CODES)
     spare_B = torch.randint(1, _MOST_SPARE + 1, (batch,), generator=generator) * chosen(_SPARE)
-    ids, count_B = _with_spare(ids, count_B, spare_B.to(device))
+    ids, count_B, code_of_id_BN = _with_spare(ids, count_B, code_of_id_BN, spare_B.to(device))
     return draw.DrawnClips(
         video_BFCHW=torch.where(later_BF[:, : videos[0].shape[1], None, None, None], videos[1], videos[0]),
         map_BFHW=ids,
         num_entities_B=count_B,
+        code_of_id_BN=code_of_id_BN,
         phase_BF=phase_B.unsqueeze(1).expand(-1, num_frames).to(device),
         triplet_BF=triplet_BF.to(device),
     )
@@ -163,9 +165,15 @@ def _order(code_BFHW: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(way_B1 == 0, by_code_BC, torch.where(way_B1 == 1, by_frame_BC, by_chance_BC))
 
 
-def _with_spare(map_BFHW: Tensor, count_B: Tensor, spare_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Moves background and border up, so that ids are left free behind the entities."""
+def _with_spare(
+    map_BFHW: Tensor, count_B: Tensor, code_of_id_BN: Tensor, spare_B: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Moves background and border up, so that ids without a code are left free behind the entities."""
     wanted_B = (count_B + spare_B).clamp(max=_MOST_ENTITIES)  # 14 targets and 3 instruments are fewer
     lift_B = (wanted_B - count_B).view(-1, 1, 1, 1)
     lifted = torch.where(map_BFHW >= count_B.view(-1, 1, 1, 1), map_BFHW + lift_B, map_BFHW)
-    return lifted.to(torch.uint8), wanted_B
+    position = torch.arange(code_of_id_BN.shape[1], device=count_B.device)
+    codes_BN = torch.where(position < count_B.unsqueeze(1), code_of_id_BN, -1)
+    codes_BN.scatter_(1, wanted_B.unsqueeze(1), BACKGROUND_CODE)
+    codes_BN.scatter_(1, wanted_B.unsqueeze(1) + 1, BACKGROUND_CODE + 1)
+    return lifted.to(torch.uint8), wanted_B, codes_BN

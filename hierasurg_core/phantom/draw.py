@@ -40,6 +40,8 @@ class DrawnClips:
         video_BFCHW: Frames in [0, 1], float32, RGB; fewer than the maps' where only the first are coloured.
         map_BFHW: Panoptic ids, uint8: entities 0..K-1, background K, black border K + 1 (K of that clip).
         num_entities_B: K of each clip, int64.
+        code_of_id_BN: Code of each id of each clip, int64, -1 where an id stands for nothing. Codes are those
+            beside `SLOT_CODE`; of clips whose acting instrument may change, those of `ASSISTANT_CODE`.
         phase_BF: Phase ids.
         triplet_BF: Triplet ids of the acting instrument.
     """
@@ -47,6 +49,7 @@ class DrawnClips:
     video_BFCHW: Tensor
     map_BFHW: Tensor
     num_entities_B: Tensor
+    code_of_id_BN: Tensor
     phase_BF: Tensor
     triplet_BF: Tensor
 
@@ -56,13 +59,11 @@ class PhantomClips(DrawnClips):
     """B drawn clips of one action each, with their whole truth.
 
     Attributes:
-        code_of_id_BN: Code (see `SLOT_CODE`) of each id of each clip, -1 behind the last, int64 (B, 18).
         scene: The scenes.
         action: The actions.
         state: The states drawn.
     """
 
-    code_of_id_BN: Tensor
     scene: Scene
     action: Action
     state: State

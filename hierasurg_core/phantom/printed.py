@@ -5,7 +5,9 @@ Owns nothing else; the program `hierasurg` has bars of its own.
 
 from __future__ import annotations
 
+import sys
 import time
+from typing import TextIO
 
 from hierasurg_core import runtime
 
@@ -13,8 +15,9 @@ from hierasurg_core import runtime
 class PrintedProgress:
     """A `Progress` that prints stages and notes on rank 0, with the seconds since it was made."""
 
-    def __init__(self) -> None:
-        """Starts the clock."""
+    def __init__(self, to: TextIO | None = None) -> None:
+        """Starts the clock; lines go to standard output where nothing else is said."""
+        self._to = to or sys.stdout
         self._began = time.monotonic()
 
     def start(self, stage: str, total: int | None, unit: str) -> None:
@@ -28,4 +31,4 @@ class PrintedProgress:
     def note(self, message: str) -> None:
         """Prints a line."""
         if runtime.rank() == 0:
-            print(f"[{time.monotonic() - self._began:6.0f} s] {message}", flush=True)
+            print(f"[{time.monotonic() - self._began:6.0f} s] {message}", file=self._to, flush=True)

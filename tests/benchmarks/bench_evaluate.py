@@ -32,7 +32,7 @@ DRAWN = 16
 def write_worlds(folder: Path, count: int) -> None:
     """Real clips, and softer copies of them as the generated ones; no two clips of a side are alike."""
     from hierasurg_core.phantom.draw import draw_clips  # would count in what is measured
-    from hierasurg_core.phantom.measure import uint8_video
+    from hierasurg_core.phantom.held_out import uint8_video
 
     for side in ("made", "real"):
         (folder / side).mkdir(parents=True)

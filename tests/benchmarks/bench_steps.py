@@ -23,7 +23,10 @@ import hierasurg_core
 from hierasurg_core.generation.acceleration import Speed, prepare
 from hierasurg_core.generation.memory import ClipShape
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
-from hierasurg_core.phantom import measure
+from hierasurg_core.phantom.held_out import held_out_clips
+from hierasurg_core.phantom.making import Making, make_videos
+from hierasurg_core.phantom.measure import measure_s2m
+from hierasurg_core.phantom.video_scores import psnr
 
 MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
 SIZE_HW = (128, 192)
@@ -40,18 +43,9 @@ def video_psnr(
     pipeline: HieraSurgPipeline, solver: Any, steps: int | None, asked: Any
 ) -> tuple[float, float]:
     """Mean and standard error over clips, in dB."""
-    scores = []
-    clips = measure.held_out_clips(asked.clips)
-    for start in range(0, len(clips), asked.batch):
-        some = clips[start : start + asked.batch]
-        samplings = [
-            measure.sampling_of(pipeline, clip.phase, clip.triplet, start + index, steps, solver)
-            for index, clip in enumerate(some)
-        ]
-        firsts, maps = [clip.video_FHWC[0] for clip in some], [clip.maps for clip in some]
-        made = pipeline.begin_videos(firsts, maps, 1, samplings)()
-        pairs = zip(made, some, strict=True)
-        scores += [measure.psnr(video[1:], clip.video_FHWC[1:]) for video, clip in pairs]
+    making = Making(steps, solver, batch=asked.batch)
+    pairs = zip(make_videos(pipeline, asked.clips, making), held_out_clips(asked.clips), strict=True)
+    scores = [psnr(video[1:], clip.video_FHWC[1:]) for video, clip in pairs]
     return float(np.mean(scores)), float(np.std(scores) / len(scores) ** 0.5)
 
 
@@ -62,7 +56,7 @@ def measured(pipeline: HieraSurgPipeline, solver: Any, steps: int | None, asked:
     if asked.clips:
         found["m2v_db"], found["m2v_db_error"] = video_psnr(pipeline, solver, steps, asked)
     if asked.requests:
-        score = measure.measure_s2m(pipeline, asked.requests, steps, solver=solver, batch=asked.batch)
+        score = measure_s2m(pipeline, asked.requests, steps, solver=solver, batch=asked.batch)
         found["s2m_share"], found["s2m_frame_share"] = score.share, score.frame_share
     return {**found, "seconds": time.perf_counter() - began}
 

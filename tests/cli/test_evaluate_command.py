@@ -16,7 +16,7 @@ from evaluation.phantom_sides import softer, write_softer_sides
 import hierasurg_core
 from hierasurg_cli.app import run
 from hierasurg_core.evaluation.report.schema import read_report
-from hierasurg_core.phantom.measure import uint8_video
+from hierasurg_core.phantom.held_out import uint8_video
 from hierasurg_core.video import read_video, write_mp4, write_png
 
 COUNT, FRAMES, SIZE_HW = 4, 6, (32, 48)

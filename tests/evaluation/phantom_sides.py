@@ -13,7 +13,7 @@ from hierasurg_core import taxonomy
 from hierasurg_core.artifacts import write_json
 from hierasurg_core.maps import PanopticClip, colour_map, describe_levels, palette_levels
 from hierasurg_core.phantom import draw
-from hierasurg_core.phantom.measure import uint8_video
+from hierasurg_core.phantom.held_out import uint8_video
 from hierasurg_core.video import write_mp4
 
 Change = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]

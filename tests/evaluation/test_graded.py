@@ -16,7 +16,7 @@ from hierasurg_core.evaluation.moments import Moments
 from hierasurg_core.evaluation.pairs import first_frame_fidelity, psnr_F, ssim_F, warp_error
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.phantom import draw
-from hierasurg_core.phantom.measure import uint8_video
+from hierasurg_core.phantom.held_out import uint8_video
 
 CLIPS, FRAMES, SIZE_HW = 24, 8, (64, 96)
 

@@ -21,7 +21,7 @@ from hierasurg_core.evaluation.extractors import MiniExtractor
 from hierasurg_core.evaluation.measuring import Measured, Rows
 from hierasurg_core.evaluation.recordings import Labels
 from hierasurg_core.evaluation.scalars import phase_hits, triplet_hits
-from hierasurg_core.phantom.measure import uint8_video
+from hierasurg_core.phantom.held_out import uint8_video
 from hierasurg_core.phantom.vae import HELD_OUT_SEED
 
 CLIPS, SIZE_HW = 28, (128, 192)

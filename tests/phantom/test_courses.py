@@ -3,7 +3,7 @@
 import torch
 
 from hierasurg_core import taxonomy
-from hierasurg_core.phantom import courses
+from hierasurg_core.phantom import courses, draw
 from hierasurg_core.phantom.courses import draw_courses, draw_second_acts
 from hierasurg_core.phantom.draw import DrawnClips, draw_clips
 from hierasurg_core.phantom.vae import coloured_maps, palette_table, random_labels
@@ -123,3 +123,21 @@ def test_second_acts_often_keep_the_instrument():
     share = float((of[given] == of[then]).float().mean())
     expected = courses._SAME + (1 - courses._SAME) * by_chance
     assert abs(share - expected) < 0.04
+
+
+def test_codes_tell_what_each_id_is():
+    clips = clips_of(32, 7)
+    acting = 0
+    for index, count in enumerate(clips.num_entities_B.tolist()):
+        codes = clips.code_of_id_BN[index].tolist()
+        entities = len(torch.unique(clips.map_BFHW[index])) - 2
+        assert codes[count : count + 2] == [courses.BACKGROUND_CODE, courses.BACKGROUND_CODE + 1]
+        assert set(codes[entities:count] + codes[count + 2 :]) == {-1}  # ids to spare, and beyond
+        assert min(codes[:entities]) >= 0
+        assert max(codes[:entities]) <= draw.ASSISTANT_CODE
+        own = draw.SLOT_CODE + instrument_of(int(clips.triplet_BF[index, 0]))
+        later = draw.SLOT_CODE + instrument_of(int(clips.triplet_BF[index, -1]))
+        tools = {code for code in codes[:entities] if draw.SLOT_CODE <= code < draw.ASSISTANT_CODE}
+        assert tools <= {own, later}
+        acting += len(tools)
+    assert acting >= 32

@@ -20,7 +20,7 @@ from hierasurg_core.evaluation.frechet import frechet_distance
 from hierasurg_core.evaluation.moments import Moments
 from hierasurg_core.evaluation.pairs import psnr_F, ssim_F, warp_error
 from hierasurg_core.evaluation.protocol import Protocol
-from hierasurg_core.phantom.measure import uint8_video
+from hierasurg_core.phantom.held_out import uint8_video
 
 Videos = NDArray[np.uint8]
 DIGEST = "4f8a1c" + "0" * 58
