@@ -87,7 +87,7 @@ class Asked(Protocol):
 
 
 def own_sampling(
-    samplings: Mapping[str, StageSampling], stage: str, distilled_steps: int | None
+    samplings: Mapping[str, StageSampling], stage: str, distilled_steps: int | None, *, on_ids: bool = False
 ) -> StageSampling:
     """Returns how a model is sampled unless told otherwise.
 
@@ -96,10 +96,11 @@ def own_sampling(
         stage: The model's.
         distilled_steps: A few-step student's number of steps: it is made for these, by DDIM, and has its
             teacher's guidance built in. None for any other model.
+        on_ids: Whether it is an S2M on ids, which needs 8 steps of DDIM where nothing is said.
     """
     if distilled_steps is not None:
         return StageSampling(distilled_steps, 1.0, "ddim")
-    return samplings.get(stage, StageSampling())
+    return samplings.get(stage, StageSampling(8, 1.0, "ddim") if on_ids else StageSampling())
 
 
 def as_index(samplings: Mapping[str, StageSampling]) -> dict[str, dict[str, Any]]:

@@ -99,7 +99,7 @@ def prepare(
         transformers["s2m"] = pipeline.s2m
     _check(speed, device)
     notes: list[str] = []
-    tokens = stage_tokens(pipeline.s2m, pipeline.m2v, clip, NUM_MAPS)
+    tokens = stage_tokens(pipeline.s2m, pipeline.m2v, pipeline.vae, clip, NUM_MAPS)
     if speed.quantize != "none":
         for model in transformers.values():
             use_kernel(model, None)

@@ -33,7 +33,7 @@ def largest_batch(pipeline: HieraSurgPipeline, device: torch.device, clip: ClipS
     models: dict[str, CogVideoXStack] = {"m2v": pipeline.m2v}
     if pipeline.s2m is not None:
         models["s2m"] = pipeline.s2m
-    tokens = stage_tokens(pipeline.s2m, pipeline.m2v, clip, NUM_MAPS)
+    tokens = stage_tokens(pipeline.s2m, pipeline.m2v, pipeline.vae, clip, NUM_MAPS)
     for size in _SIZES:
         many = dataclasses.replace(clip, batch=size * clip.batch)
         beside = most > size  # another batch follows, whose beginning overlaps with this one's end

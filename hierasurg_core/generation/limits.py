@@ -40,13 +40,24 @@ def expect_starts(
     Raises:
         DataError: They differ in size, or a map has more than 20 ids.
     """
-    for photo_HWC, first_map_HW in zip(photos_HWC, first_maps_HW, strict=True):
-        if photo_HWC.shape[:2] != first_map_HW.shape:
-            raise DataError(f"the photograph is {_size(photo_HWC)}, but its map {_size(first_map_HW)}")
+    expect_same_sizes(photos_HWC, first_maps_HW)
     return [
         expect_levels(PanopticClip(first_map_HW[None], count))
         for first_map_HW, count in zip(first_maps_HW, num_entities, strict=True)
     ]
+
+
+def expect_same_sizes(
+    photos_HWC: Sequence[NDArray[np.uint8]], first_maps_HW: Sequence[NDArray[np.uint8]]
+) -> None:
+    """Compares photographs with their maps.
+
+    Raises:
+        DataError: They differ in size.
+    """
+    for photo_HWC, first_map_HW in zip(photos_HWC, first_maps_HW, strict=True):
+        if photo_HWC.shape[:2] != first_map_HW.shape:
+            raise DataError(f"the photograph is {_size(photo_HWC)}, but its map {_size(first_map_HW)}")
 
 
 def check_size(size_hw: tuple[int, ...]) -> tuple[int, int]:

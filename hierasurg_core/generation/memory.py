@@ -24,8 +24,15 @@ from typing import Literal
 from torch import nn
 
 from hierasurg_core.errors import ResourceError, UsageError
-from hierasurg_core.models import CogVideoXStack, M2VTransformer3DModel
+from hierasurg_core.models import (
+    AutoencoderKLCogVideoX,
+    CogVideoXStack,
+    M2VTransformer3DModel,
+    ids,
+    latent_frames,
+)
 from hierasurg_core.models.conditioning import map_grid
+from hierasurg_core.models.transformers import PIXELS_PER_LATENT
 
 Memory = Literal["auto", "fast", "offload", "group-offload"]
 WAYS = ("fast", "offload", "group-offload")
@@ -83,9 +90,10 @@ class Estimate:
 
 def count_tokens(model: CogVideoXStack, size_hw: tuple[int, int], latent_frames: int, num_maps: int) -> int:
     """Returns N, the tokens that a block attends over: image tokens, the one token, and the stream."""
-    patch = model.config["patch_size"] * 8
+    on_ids = model.config["maps"] == "ids"
+    patch = model.config["patch_size"] * (ids.CELL if on_ids else PIXELS_PER_LATENT)
     image = latent_frames * (size_hw[0] // patch) * (size_hw[1] // patch)
-    if not isinstance(model, M2VTransformer3DModel):
+    if not isinstance(model, M2VTransformer3DModel) or model.config["maps"] == "patches":
         return image + 2
     rows, columns = map_grid(
         size_hw, downscale=model.config["map_downscale"], num_blocks=len(model.segmap_resblocks)
@@ -94,10 +102,15 @@ def count_tokens(model: CogVideoXStack, size_hw: tuple[int, int], latent_frames:
 
 
 def stage_tokens(
-    s2m: CogVideoXStack | None, m2v: CogVideoXStack, clip: ClipShape, s2m_frames: int
+    s2m: CogVideoXStack | None,
+    m2v: CogVideoXStack,
+    vae: AutoencoderKLCogVideoX,
+    clip: ClipShape,
+    s2m_frames: int,
 ) -> dict[str, int]:
     """Returns the tokens of each stage by its name."""
-    tokens = {"m2v": count_tokens(m2v, clip.m2v_hw, clip.num_frames // 4 + 1, clip.num_maps)}
+    frames = latent_frames(vae, clip.num_frames)
+    tokens = {"m2v": count_tokens(m2v, clip.m2v_hw, frames, clip.num_maps)}
     if s2m is not None:
         tokens["s2m"] = count_tokens(s2m, clip.s2m_hw, s2m_frames, 0)
     return tokens

@@ -8,8 +8,9 @@ Legend: B clips, F frames, C channels, H W pixels, h w latent sides.
 Source: reference-model.md sections 1 and 3.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,34 @@ from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.conditions import UNKNOWN, Sampling, first_frame_of, words_of
 from hierasurg_core.generation.folders import part_folder
 from hierasurg_core.generation.holding import Held
-from hierasurg_core.generation.limits import NUM_MAPS, check_frames, check_size, expect_starts
+from hierasurg_core.generation.id_maps import IdStart, clips_of, sample_maps
+from hierasurg_core.generation.limits import (
+    NUM_MAPS,
+    check_frames,
+    check_size,
+    expect_same_sizes,
+    expect_starts,
+)
 from hierasurg_core.generation.pictures import Pictures
 from hierasurg_core.generation.placement import Placement
 from hierasurg_core.generation.sampling import Denoiser, denoise
-from hierasurg_core.maps import PanopticClip, colour_map, decode_colours, fit_maps, normalise_levels
+from hierasurg_core.maps import (
+    PanopticClip,
+    colour_map,
+    decode_colours,
+    fit_maps,
+    normalise_levels,
+    number_by_appearance,
+)
 from hierasurg_core.models import (
     AutoencoderKLCogVideoX,
     CogVideoXDPMScheduler,
+    CogVideoXStack,
     DiffusionPipeline,
     M2VTransformer3DModel,
     S2MTransformer3DModel,
+    ids,
+    latent_frames,
     load_scheduler,
     load_transformer,
     load_vae,
@@ -267,6 +285,10 @@ class HieraSurgPipeline(DiffusionPipeline):
         if self.s2m is None:
             raise UsageError("this pipeline has no S2M model: give the maps of the clip")
         size_hw = check_size(first_maps_HW[0].shape)
+        if self.s2m.config["maps"] == "ids":
+            expect_same_sizes(photos_HWC, first_maps_HW)
+            knowns = [map_HW[None] for map_HW in first_maps_HW] if known is None else known
+            return self._make_id_maps(photos_HWC, knowns, num_entities, samplings)
         levels = expect_starts(photos_HWC, first_maps_HW, num_entities)
         conditions, dropped = self._words("s2m", samplings, NUM_MAPS)
         coloured = [colour_map(map_HW, of) for map_HW, of in zip(first_maps_HW, levels, strict=True)]
@@ -295,6 +317,37 @@ class HieraSurgPipeline(DiffusionPipeline):
         samplings[0].on_stage("colours")
         return clips
 
+    def _make_id_maps(
+        self,
+        photos_HWC: Sequence[NDArray[np.uint8]],
+        known: Sequence[NDArray[np.uint8]],
+        num_entities: Sequence[int],
+        samplings: Sequence[Sampling],
+    ) -> list[PanopticClip]:
+        """S2M on ids; what is known are the maps that each clip begins with, the first at least."""
+        assert self.s2m is not None
+        start = IdStart.of(known, num_entities, int(self.s2m.config["out_channels"]))
+        labels, dropped = self._words("s2m", samplings, NUM_MAPS)
+        photo = self.pictures.encode_alone([photo_HWC[None] for photo_HWC in photos_HWC])
+        samplings[0].on_stage("encode")
+        with self.placement.at_work("s2m"), self._caching(self.s2m):
+            shares = sample_maps(
+                self.s2m,
+                start,
+                photo,
+                labels,
+                dropped,
+                self.sampling_of("s2m", samplings[0]),
+                [sampling.generator for sampling in samplings],
+                on_step=samplings[0].on_step,
+                on_time=self._at_time,
+            )
+        self.pictures.expect_finite(shares, "S2M")
+        samplings[0].on_stage("denoise")
+        clips = clips_of(shares, start)
+        samplings[0].on_stage("ids")
+        return clips
+
     @torch.inference_mode()
     def begin_videos(
         self,
@@ -314,26 +367,49 @@ class HieraSurgPipeline(DiffusionPipeline):
         seconds = len(maps[0].map_FHW)
         num_frames = check_frames(seconds * fps)
         conditions, dropped = self._words("m2v", samplings, seconds)
-        ids_BFHW = np.stack([fit_maps(clip.map_FHW, size_hw) for clip in maps])
-        levels_BFHW = torch.from_numpy(normalise_levels(ids_BFHW, [clip.max_id for clip in maps]))
-        levels_BFHW = levels_BFHW.to(self.placement.device)
+        frames = latent_frames(self.vae, num_frames)
+        given_BFHW = self._map_input(maps, size_hw, frames)
         photo = self.pictures.encode_alone([photo_HWC[None] for photo_HWC in photos_HWC])
         model: Denoiser = self.m2v
         if known is not None:
             latents = self.pictures.encode_videos(known)
             model = Held(self.m2v, self.scheduler, latents, (1.0,) * latents.shape[1])
         with self.placement.at_work("m2v"):
-            conditions["map_tokens_BND"] = self.m2v.encode_maps(levels_BFHW)
+            tokens = conditions["map_tokens_BND"] = self.m2v.encode_maps(given_BFHW)
             if self.sampling_of("m2v", samplings[0]).guidance != 1:
-                dropped["map_tokens_BND"] = self.m2v.encode_maps(torch.zeros_like(levels_BFHW))
+                levels = given_BFHW.is_floating_point()  # numbers are never dropped in training
+                dropped["map_tokens_BND"] = (
+                    self.m2v.encode_maps(torch.zeros_like(given_BFHW)) if levels else tokens
+                )
             samplings[0].on_stage("encode")
-            condition = first_frame_of(photo, num_frames // 4 + 1)
+            condition = first_frame_of(photo, frames)
             latents = self._denoise("m2v", model, condition, conditions, dropped, samplings)
         self.pictures.expect_finite(latents, "M2V")
         samplings[0].on_stage("denoise")
         arrived = self.pictures.decode_videos(latents, num_frames, "M2V")
         samplings[0].on_stage("decode")
         return lambda: list(arrived())
+
+    def _map_input(self, maps: Sequence[PanopticClip], size_hw: tuple[int, int], frames: int) -> Tensor:
+        """Returns maps as M2V takes them: levels, or numbers under each frame of each latent frame."""
+        fitted = [PanopticClip(fit_maps(clip.map_FHW, size_hw), clip.num_entities) for clip in maps]
+        config = self.m2v.config
+        if config["maps"] == "patches":
+            count, together = int(config["num_numbers"]), int(config["maps_a_latent"])
+            numbered = [number_by_appearance(clip, count).numbered(clip.map_FHW) for clip in fitted]
+            order = ids.maps_of_latents(frames, len(maps[0].map_FHW), together)
+            return torch.from_numpy(np.stack(numbered)[:, order]).to(self.placement.device)
+        ids_BFHW = np.stack([clip.map_FHW for clip in fitted])
+        levels_BFHW = normalise_levels(ids_BFHW, [clip.max_id for clip in maps])
+        return torch.from_numpy(levels_BFHW).to(self.placement.device)
+
+    @contextlib.contextmanager
+    def _caching(self, transformer: CogVideoXStack) -> Iterator[None]:
+        """Lets a transformer's cache, if it has one, begin a clip; what it holds of another goes first."""
+        if transformer.is_cache_enabled:
+            transformer._reset_stateful_cache()
+        with transformer.cache_context("cond"):
+            yield
 
     def _words(
         self, stage: str, samplings: Sequence[Sampling], seconds: int
@@ -350,11 +426,9 @@ class HieraSurgPipeline(DiffusionPipeline):
         dropped: dict[str, Tensor],
         samplings: Sequence[Sampling],
     ) -> Tensor:
-        """Samples latents; what a cache of the transformer holds of another clip goes first."""
+        """Samples latents."""
         transformer, how = getattr(self, stage), self.sampling_of(stage, samplings[0])
-        if transformer.is_cache_enabled:
-            transformer._reset_stateful_cache()
-        with transformer.cache_context("cond"):
+        with self._caching(transformer):
             return denoise(
                 model,
                 self.scheduler,
@@ -379,7 +453,8 @@ class HieraSurgPipeline(DiffusionPipeline):
         A few-step student's own way is the one it was made for, whatever the pipeline says of its stage.
         """
         distilled_steps = getattr(self, stage).config["distilled_steps"]
-        own = own_sampling(of_index(self.config["sampling"]), stage, distilled_steps)
+        form = getattr(self, stage).config["maps"]
+        own = own_sampling(of_index(self.config["sampling"]), stage, distilled_steps, on_ids=form == "ids")
         return own if asked is None else own.settled(stage, asked)
 
     @property

@@ -50,12 +50,13 @@ class StageModel:
         folder: Holds `config.json` and the weights.
         size_hw: Pixels it is used at.
         rates: Frames a second that it can make.
-        in_channels: Of its latents.
+        in_channels: Of the latents that it reads.
         public: Made by the public HieraSurg code.
         distilled_steps: Of a few-step student; None for any other model.
         vector_dim: Width of the text vectors that it is given; None: it is given ids, or no words at all.
         text_vectors: The file of them.
         frame_labels: An S2M that knows which label belongs to which second.
+        num_numbers: Of an S2M on ids, background and border included; None for any other model.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class StageModel:
     vector_dim: int | None = None
     text_vectors: Path | None = None
     frame_labels: bool = False
+    num_numbers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,10 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
     longest = int(
         _read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
     )
-    own = {name: own_sampling(defaults, name, stage.distilled_steps) for name, stage in stages.items()}
+    own = {
+        name: own_sampling(defaults, name, stage.distilled_steps, on_ids=stage.num_numbers is not None)
+        for name, stage in stages.items()
+    }
     if config.steps is not None and config.steps > longest:
         raise UsageError(f"--steps {config.steps} is not possible: the scheduler has {longest} steps")
     notes += [
@@ -297,7 +302,10 @@ def _stage(folder: Path, name: str) -> StageModel:
         size_hw = 8 * int(arguments.get("sample_height", 60)), 8 * int(arguments.get("sample_width", 90))
         size_hw = check_size(_PUBLIC_S2M_SIZE_HW if public and name == "s2m" else size_hw)
         in_channels = int(arguments.get("in_channels", 48 if name == "s2m" else 32))
-    except (TypeError, ValueError, UsageError) as error:
+        num_numbers = int(arguments["out_channels"]) if arguments.get("maps") == "ids" else None
+        if num_numbers is not None:  # of what lies side by side only the photograph comes from the VAE
+            in_channels = int(arguments.get("photo_channels", 16))
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         raise WeightsError(f"{path} names impossible sizes: {error}") from error
     distilled = arguments.get("distilled_steps")
     if distilled is not None and (type(distilled) is not int or distilled < 1):
@@ -306,7 +314,17 @@ def _stage(folder: Path, name: str) -> StageModel:
     rates = (int(rate),) if rate in RATES else RATES
     vector_dim = _vector_dim(config, arguments, folder)
     framed = bool(arguments.get("frame_labels", False))
-    return StageModel(folder, size_hw, rates, in_channels, public, distilled, vector_dim, frame_labels=framed)
+    return StageModel(
+        folder,
+        size_hw,
+        rates,
+        in_channels,
+        public,
+        distilled,
+        vector_dim,
+        frame_labels=framed,
+        num_numbers=num_numbers,
+    )
 
 
 def _vector_dim(config: dict[str, Any], arguments: dict[str, Any], folder: Path) -> int | None:
@@ -348,9 +366,9 @@ def _with_text_vectors(
 
 
 def _expect_channels(stage: StageModel, name: str, vae: Path) -> None:
-    """S2M reads three latents side by side, M2V two."""
+    """S2M reads three latents side by side, or on ids one; M2V two."""
     channels = int(_read_config(vae / "config.json").get("latent_channels", 16))
-    inputs = 3 if name == "s2m" else 2
+    inputs = 2 if name == "m2v" else 1 if stage.num_numbers is not None else 3
     if stage.in_channels != inputs * channels:
         raise WeightsError(
             f"{stage.folder} takes {stage.in_channels} channels, but {inputs} latents of {vae} have "

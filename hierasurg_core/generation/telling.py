@@ -158,7 +158,7 @@ def _begin_clip(
     with clock.stage("video"):
         arrive = pipeline.begin_videos(
             [fit_image(photo_HWC, plan.m2v.size_hw)],
-            [PanopticClip(map_FHW, num_entities)],
+            [PanopticClip(map_FHW, maps.num_entities)],
             story.fps,
             [sampling],
             None if known_FHWC is None else [known_FHWC],
@@ -171,7 +171,7 @@ def _begin_clip(
         if known_FHWC is not None:
             new_FHWC = _faded(new_FHWC, known_FHWC[-1], frames_FHWC[clip.known - 1])
         return new_FHWC, PanopticClip(
-            map_FHW[clip.first_second - clip.begin : clip.end_second - clip.begin], num_entities
+            map_FHW[clip.first_second - clip.begin : clip.end_second - clip.begin], maps.num_entities
         )
 
     return new
@@ -180,7 +180,7 @@ def _begin_clip(
 def _faded(
     new_FHWC: NDArray[np.uint8], told_HWC: NDArray[np.uint8], again_HWC: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Lets what the VAE lost of the last told frame fade out over the first new ones, instead of at once.
+    """Returns new frames to which the VAE's error at the joint is added back, fading out over six frames.
 
     Args:
         new_FHWC: Frames of a clip behind its overlap.
@@ -235,7 +235,9 @@ class _Parts:
         return int(self._read(self.count - 1)["num_entities"][0])
 
     def footage(self, story: Story) -> Footage:
-        """Returns the story, read part by part; all maps have the story's number of entities."""
+        """Returns the story, read part by part; all maps have as many entities as the part with most."""
+        counts = [int(self._read(index)["num_entities"][0]) for index in range(len(story.clips))]
+        num_entities = max(story.num_entities, *counts)
 
         def frames() -> Iterator[NDArray[np.uint8]]:
             for index in range(len(story.clips)):
@@ -245,7 +247,7 @@ class _Parts:
             for index in range(len(story.clips)):
                 tensors = self._read(index)
                 told = PanopticClip(tensors["maps"], int(tensors["num_entities"][0]))
-                yield with_room(told, story.num_entities)
+                yield with_room(told, num_entities)
 
         return Footage(frames, maps, story.fps)
 

@@ -42,8 +42,8 @@ class Numbering:
     def clip(self, numbered_FHW: NDArray[np.uint8]) -> PanopticClip:
         """Return a model's maps in clip ids.
 
-        What the clip did not have before gets new ids behind its own, in the order of the numbers, so the
-        result may have more entities than the clip.
+        What the numbered maps did not have takes ids of the clip that did not occur in them, the lowest
+        first, then new ones behind its last; so the result may have more entities than the clip.
 
         Raises:
             DataError: The new entities bring the clip above 254.
@@ -51,12 +51,14 @@ class Numbering:
         highest = self.num_numbers - 2
         present = np.bincount(numbered_FHW.ravel(), minlength=self.num_numbers)[:highest] > 0
         new = [number for number in range(len(self.ids), highest) if present[number]]
-        num_entities = self.num_entities + len(new)
+        free = [entity for entity in range(self.num_entities) if entity not in self.ids + self.left_out]
+        taken = (free + list(range(self.num_entities, self.num_entities + len(new))))[: len(new)]
+        num_entities = max(self.num_entities, *(entity + 1 for entity in taken), 0)
         if num_entities > MAX_ENTITIES:
             raise DataError(f"the maps would have {num_entities} entities; a clip has at most {MAX_ENTITIES}")
         id_of_number = np.zeros(self.num_numbers, np.uint8)
         id_of_number[: len(self.ids)] = self.ids
-        id_of_number[new] = np.arange(self.num_entities, num_entities, dtype=np.uint8)
+        id_of_number[new] = taken
         id_of_number[highest:] = num_entities, num_entities + 1
         return PanopticClip(id_of_number[numbered_FHW], num_entities)
 

@@ -131,8 +131,8 @@ def sample_shares(
 ) -> Tensor:
     """Return the probabilities (B, F, N, h, w) of the last of a few deterministic steps.
 
-    Step i of n is at u = 1 - i / n. With p the softmax of the logits, a step goes x' = s' / s x + (a' - a s' /
-    s) p scale, as DDIM does (Song et al. 2021, arXiv 2010.02502).
+    Step i of n is at u = 1 - i / n. With p the softmax of the logits, a step goes
+    x' = s' / s x + (a' - a s' / s) p scale, as DDIM does (Song et al. 2021, arXiv 2010.02502).
 
     Args:
         model: S2M on ids.

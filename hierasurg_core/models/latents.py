@@ -21,7 +21,7 @@ _FRAMES_AT_ONCE = 8
 
 
 def frames_a_latent(vae: AutoencoderKLCogVideoX) -> int:
-    """Return how many video frames one latent frame stands for: 4 of the published VAE, 1 without compression."""
+    """Return how many video frames a latent frame stands for: 4 in the published VAE, 1 uncompressed."""
     return int(vae.config["temporal_compression_ratio"])
 
 

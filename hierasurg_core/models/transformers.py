@@ -231,7 +231,7 @@ class M2VTransformer3DModel(CogVideoXStack):
     map under it, as the shares of its ``num_numbers`` numbers (see `ids`; ``maps_a_latent`` maps under one
     latent frame, side by side). That keeps outlines exact and takes half of the tokens away.
 
-    ``frame_labels`` (of 'patches') adds what is said of a second to the tokens of its latent frames, as in S2M.
+    ``frame_labels`` (of 'patches') adds what is said of a second to its latent frames' tokens, as in S2M.
     ``map_downscale`` is the nearest downscale before the encoder, ``map_widths`` its channels (the last
     block ends at the inner width). ``use_segmap_posenc`` adds a sincos code to the tokens, with its own
     scales: one token spans two patches and four seconds one latent frame at 1 fps, so 0.9375 and 4.0 lay
@@ -302,7 +302,9 @@ class M2VTransformer3DModel(CogVideoXStack):
         self.label_proj: conditioning.SilentLinear | None = None
         if maps == "patches":
             cells = patch_size * PIXELS_PER_LATENT // ids.CELL
-            self.map_embed = nn.Linear(num_numbers * maps_a_latent * cells * cells, self.inner_dim, bias=False)
+            self.map_embed = nn.Linear(
+                num_numbers * maps_a_latent * cells * cells, self.inner_dim, bias=False
+            )
             if frame_labels:
                 width = 2 * condition_embed_dim
                 self.label_proj = conditioning.SilentLinear(width, self.inner_dim, bias=False)

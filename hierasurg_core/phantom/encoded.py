@@ -107,8 +107,9 @@ def draw_together(
             files = (_part_file(Path(scratch), number) for number, _ in numbered)
             tensors = _joined([load_file(file, device=str(device)) for file in files])
     photos = tensors.pop(PHOTOS, None)
-    tensors.setdefault("latents_BFCHW", None)
-    return Batch(ids=tuple(f"phantom-{seed}/{index}" for index in range(count)), **tensors), photos
+    latents = tensors.pop("latents_BFCHW", None)
+    names = tuple(f"phantom-{seed}/{index}" for index in range(count))
+    return Batch(latents_BFCHW=latents, ids=names, **tensors), photos
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,7 @@ def _s2m(vae: AutoencoderKLCogVideoX, count: int, seed: int, device: torch.devic
 
 
 def numbered_maps(clips: DrawnClips, by_chance: np.random.Generator | None) -> NDArray[np.uint8]:
-    """The maps of clips in the numbers of S2M on ids, (B, F, H, W); a quarter by chance where that is given."""
+    """The maps of clips in the numbers of S2M on ids, (B, F, H, W); `by_chance` numbers a quarter of them."""
     numbered: list[NDArray[np.uint8]] = []
     for map_FHW, count in zip(clips.map_BFHW.cpu().numpy(), clips.num_entities_B.tolist(), strict=True):
         shuffled = by_chance if by_chance is not None and by_chance.random() < _BY_CHANCE else None

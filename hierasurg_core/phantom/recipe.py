@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from hierasurg_core import artifacts, runtime
 from hierasurg_core.config import TrainConfig
@@ -30,6 +31,8 @@ from hierasurg_core.config.sampling import StageSampling, own_sampling
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models import (
     CogVideoXStack,
+    frames_a_latent,
+    ids,
     load_transformer,
     load_vae,
     start_as_identity,
@@ -41,6 +44,7 @@ from hierasurg_core.models.export import model_index
 from hierasurg_core.models.ids import ids_arguments
 from hierasurg_core.models.warmstart import stage_class, start_from, starting_arguments
 from hierasurg_core.phantom.encoded import NUM_NUMBERS, Wanted, draw_together
+from hierasurg_core.phantom.frame_vae import train_frame_vae
 from hierasurg_core.phantom.labels import name_triplets_by_parts
 from hierasurg_core.phantom.printed import PrintedProgress
 from hierasurg_core.phantom.stream import drawing
@@ -52,6 +56,7 @@ from hierasurg_core.progress import Progress
 from hierasurg_core.training import Batch, BatchSource, LatentCacheSource, M2VStage, S2MStage, train
 from hierasurg_core.training.checkpoint import checkpoints, read_state
 from hierasurg_core.training.distill import SUFFIX, DistilledStage, as_student, load_teacher, make_grid
+from hierasurg_core.training.id_stage import S2MIdStage
 from hierasurg_core.training.memory import Workload
 from hierasurg_core.training.trainer import Extras
 
@@ -68,22 +73,43 @@ SCHEDULER_CONFIG = {
 }
 """CogVideoX-2b's own scheduler settings."""
 
-_BLOCKS = {
+_GRID: dict[str, Any] = {
+    "sample_width": 24,
+    "sample_height": 16,
+    "sample_frames": 17,
+    "spatial_interpolation_scale": 1.0,
+    "text_embed_dim": 16,
+}
+_BLOCKS: dict[str, Any] = {
+    **_GRID,
     "num_attention_heads": 4,
     "attention_head_dim": 64,
     "num_layers": 10,
     "time_embed_dim": 64,
     "condition_embed_dim": 64,
     "condense_dim": 32,
-    "sample_width": 24,
-    "sample_height": 16,
-    "sample_frames": 16,
-    "spatial_interpolation_scale": 1.0,
-    "text_embed_dim": 16,
     "frame_labels": True,
 }
 S2M_CONFIG: dict[str, Any] = {**_BLOCKS, **ids_arguments(NUM_NUMBERS)}
 M2V_CONFIG: dict[str, Any] = {
+    **_GRID,
+    "num_attention_heads": 6,
+    "attention_head_dim": 32,
+    "num_layers": 6,
+    "time_embed_dim": 48,
+    "condition_embed_dim": 48,
+    "condense_dim": 24,
+    "repeat_first_frame": True,
+    "in_channels": 32,
+    "map_widths": (16, 32, 64),
+    "map_downscale": 1,
+    "hierarchical": True,
+    "use_segmap_posenc": True,
+    # One map token lies over one patch, four maps over one latent frame.
+    "segmap_posenc_spatial_scale": 1.0,
+    "segmap_posenc_temporal_scale": 4.0,
+}
+PATCHES_CONFIG: dict[str, Any] = {
     **_BLOCKS,
     "in_channels": 32,
     "repeat_first_frame": True,
@@ -92,16 +118,14 @@ M2V_CONFIG: dict[str, Any] = {
     "maps_a_latent": 1,
     "hierarchical": True,
 }
+"""M2V over a VAE that codes each frame alone."""
 SAMPLING = {
-    "s2m": StageSampling(steps=4, guidance=3.0, solver="dpm++"),
+    "s2m": StageSampling(steps=4, guidance=1.5, solver="ddim"),
     "m2v": StageSampling(steps=4, guidance=1.0, solver="dpm++"),
 }
-"""Of the bundled pipeline.
-
-M2V: 24.6 dB of 256 clips in 4 steps, 24.3 in 10, 23.6 in 100 of the stochastic solver. S2M: 59 % of 258
-requests reach the asked target in 4 steps, 62 % in 10, 55 % in 100 of the stochastic solver.
-"""
+"""Of the bundled pipeline."""
 VAE_STEPS, VAE_CLIPS = 9600, 8
+_RARE = 0.3  # see `ids.weigh_shares`
 _CHECKPOINT_STEPS = 2000
 _WARMUP_STEPS = 300  # or a tenth of a short schedule, which would be warm-up else
 _STREAM_PART, _STREAM_BEGINS = 240, 4096  # clips of a part, and those that the first step waits for
@@ -123,9 +147,10 @@ class Piece:
         ema: Decay of the averaged weights that are bundled.
         start: Folder of a model of the same shape to begin with; "" begins with random weights. A student
             begins with its teacher, "" is OUT/STAGE/transformer.
-        frame_labels: 1 for an S2M whose labels steer their own frames; a start that lacks this gets it.
+        frame_labels: 1 gives an S2M of colours to start from labels that steer their own frames; a new model
+            has them in any case.
         optimizer: As in `TrainConfig`.
-        emphasis: Of what moves in S2M's loss, see `S2MStage`.
+        emphasis: Of what moves in the loss, see `S2MIdStage.moving` and `M2VStage.moving`.
         triplets: How the triplets' vectors begin where a model is given: "kept" as they are, or "parts" anew,
             as those of a new model do (see `labels`).
         grid: Sampling steps of a student.
@@ -145,7 +170,7 @@ class Piece:
     start: str = ""
     frame_labels: int = 0
     optimizer: Literal["adamw", "muon"] = "adamw"
-    emphasis: float = 0.0
+    emphasis: float = 5.0
     triplets: Literal["kept", "parts"] = "kept"
     grid: int = 4
     substeps: int = 8
@@ -192,17 +217,16 @@ def train_stage(
     if piece.frame_labels and part != "s2m":
         raise UsageError(f"--frame-labels is for S2M, whose frames are seconds: leave it out for {name}")
     start = piece.start or (str(out / part / "transformer") if is_student else "")
-    model = _begun(part, start, bool(piece.frame_labels), seed)
+    frames_alone = frames_a_latent(load_vae(out / "vae", torch.float32, "cpu")) == 1
+    model = _begun(part, start, bool(piece.frame_labels), frames_alone, seed)
     if piece.triplets == "parts" or not start:
         name_triplets_by_parts(model)
     data_seed = seed * 1000 + 1 + done
-    stage: S2MStage | M2VStage = (
-        S2MStage(alpha_bar_T, emphasis=piece.emphasis)
-        if part == "s2m"
-        else M2VStage(alpha_bar_T, hierarchical=True)
-    )
+    stage = _stage(part, model, alpha_bar_T, piece, compiled=device.type == "cuda")
     distilled: DistilledStage | None = None
     if is_student:
+        if isinstance(stage, S2MIdStage):
+            raise UsageError("an S2M on ids needs no student: it samples in a few steps as it is")
         as_student(model, piece.grid)
         dtype = runtime.resolve_dtype("auto", device)
         teacher = load_teacher(Path(start), dtype, device, compiled=device.type == "cuda")
@@ -270,24 +294,51 @@ def _clips(
     )
 
 
-def _begun(part: str, start: str, frame_labels: bool, seed: int) -> CogVideoXStack:
+def _begun(part: str, start: str, frame_labels: bool, frames_alone: bool, seed: int) -> CogVideoXStack:
     """The model as its training finds it: of a folder, or new."""
     cls, framed = stage_class(part), {"frame_labels": True} if frame_labels else {}
     if start and framed:
         return start_from(Path(start), cls, starting_arguments(Path(start), cls, framed), seed)[0]
     if start:
         return load_transformer(start, torch.float32)
-    model = cls(**(S2M_CONFIG if part == "s2m" else M2V_CONFIG), **framed)
+    configs = {"s2m": S2M_CONFIG, "m2v": PATCHES_CONFIG if frames_alone else M2V_CONFIG}
+    model = cls(**configs[part])
     start_as_identity(model)
     return model
 
 
+def _stage(
+    part: str, model: CogVideoXStack, alpha_bar_T: Tensor, piece: Piece, *, compiled: bool
+) -> S2MIdStage | S2MStage | M2VStage:
+    """The stage that fits a model's form of maps."""
+    if part == "m2v" and model.config["maps"] == "patches":
+        return M2VStage(
+            alpha_bar_T,
+            hierarchical=True,
+            maps_a_latent=model.config["maps_a_latent"],
+            num_numbers=model.config["num_numbers"],
+            moving=piece.emphasis,
+            rare=_RARE if piece.emphasis else 0.0,
+        )
+    if part == "m2v":
+        return M2VStage(alpha_bar_T, hierarchical=True)
+    if model.config["maps"] == "colours":
+        return S2MStage(alpha_bar_T, emphasis=piece.emphasis)
+    numbers, scale = model.config["out_channels"], model.config["id_scale"]
+    return S2MIdStage(numbers, scale, moving=piece.emphasis, rare=_RARE, compiled=compiled)
+
+
 def _work(model: CogVideoXStack, clips: Batch) -> Workload:
     """What one of these clips asks of a model."""
-    frames, _, height, width = clips.latents_BFCHW.shape[1:]
     patch = model.config["patch_size"]
+    if clips.latents_BFCHW is None:
+        assert clips.numbered_BFHW is not None
+        frames, height, width = clips.numbered_BFHW.shape[1:]
+        patch *= ids.CELL
+    else:
+        frames, _, height, width = clips.latents_BFCHW.shape[1:]
     stream = 1
-    if clips.maps_BFHW is not None:
+    if clips.maps_BFHW is not None and model.config["maps"] == "tokens":
         seconds, *size_hw = clips.maps_BFHW.shape[1:]
         downscale, blocks = model.config["map_downscale"], len(model.config["map_widths"])
         rows, columns = map_grid((size_hw[0], size_hw[1]), downscale=downscale, num_blocks=blocks)
@@ -333,6 +384,9 @@ def main() -> None:
     parser.add_argument("--target", type=Path, default=None, help="pipeline folder (default OUT/mini)")
     parser.add_argument("--vae-steps", type=int, default=VAE_STEPS)
     parser.add_argument("--vae-clips", type=int, default=VAE_CLIPS, help="clips a step and GPU")
+    parser.add_argument(
+        "--frames-alone", action="store_true", help="a VAE without time compression, and an M2V for it"
+    )
     parser.add_argument("--start-vae", type=Path, default=None, help="folder of a VAE to begin with")
     for field in dataclasses.fields(Piece):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=None)
@@ -353,7 +407,7 @@ def main() -> None:
                 progress.note(f"bundled in {options.target or options.out / 'mini'}")
                 continue
             if name == "vae":
-                done = train_vae(
+                done = (train_frame_vae if options.frames_alone else train_vae)(
                     options.out,
                     steps=options.vae_steps,
                     clips_per_step=options.vae_clips,

@@ -133,7 +133,7 @@ def train_vae(
     optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, betas=(0.9, 0.99), weight_decay=1e-4)
     if start is not None:
         vae.load_state_dict(load_vae(start, torch.float32, device).state_dict())
-    step = _load_state(out, vae, optimizer, device)
+    step = load_state(out, vae, optimizer, device)
     if step >= steps:
         return True
     vae.train()
@@ -157,7 +157,7 @@ def train_vae(
             loss = video_loss + single_loss
         loss.backward()
         if world > 1:
-            _average_gradients(parameters, world)
+            average_gradients(parameters, world)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
@@ -166,17 +166,17 @@ def train_vae(
             if not bool(torch.isfinite(loss)):
                 raise FloatingPointError(f"the VAE's loss is {loss.item()} at step {step}")
             progress.note(
-                f"vae step {step}: loss {loss.item():.4f}, mini PSNR video {_psnr(video_squared):.2f} dB, "
-                f"single frames {_psnr(single_squared):.2f} dB, {(time.monotonic() - began):.0f} s"
+                f"vae step {step}: loss {loss.item():.4f}, mini PSNR video {psnr(video_squared):.2f} dB, "
+                f"single frames {psnr(single_squared):.2f} dB, {(time.monotonic() - began):.0f} s"
             )
-        if (world == 1 or step % _CLOCK_STEPS == 0) and _any_rank(
+        if (world == 1 or step % _CLOCK_STEPS == 0) and any_rank(
             time.monotonic() - began > max_seconds, device
         ):
             break
     if rank == 0:
         if step == steps:
             whiten_latents(vae, _held_out_latents(vae, table, size_hw, autocast))
-        _save_state(out, vae, optimizer, step, steps)
+        save_state(out, vae, optimizer, step, steps)
     return step == steps
 
 
@@ -223,7 +223,7 @@ def learning_rate(step: int, steps: int) -> float:
     return PEAK_LR * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * way)))
 
 
-def _psnr(squared: Tensor) -> float:
+def psnr(squared: Tensor) -> float:
     """PSNR of a mean squared error of pixels in [-1, 1], dB."""
     return 10 * math.log10(4 / max(float(squared), 1e-10))
 
@@ -248,7 +248,7 @@ def _held_out_latents(
     return vectors[0], vectors[1]
 
 
-def _any_rank(flag: bool, device: torch.device) -> bool:
+def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether the flag is up on any rank; all ranks must ask."""
     if runtime.world_size() == 1:
         return flag
@@ -257,7 +257,8 @@ def _any_rank(flag: bool, device: torch.device) -> bool:
     return bool(shared > 0)
 
 
-def _average_gradients(parameters: list[torch.nn.Parameter], world: int) -> None:
+def average_gradients(parameters: list[torch.nn.Parameter], world: int) -> None:
+    """Replaces each gradient by its mean over all ranks."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     torch.distributed.all_reduce(flat)
@@ -268,9 +269,10 @@ def _average_gradients(parameters: list[torch.nn.Parameter], world: int) -> None
         offset += gradient.numel()
 
 
-def _save_state(
+def save_state(
     out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer, step: int, steps: int
 ) -> None:
+    """Writes `out/vae`: the model and what its training goes on from."""
     out.mkdir(parents=True, exist_ok=True)
     with artifacts.atomic_folder(out / "vae") as folder:
         vae.save_pretrained(folder)
@@ -285,13 +287,17 @@ def _save_state(
         artifacts.write_json(folder / _STEP, {"step": step, "steps": steps})
 
 
-def _load_state(
+def load_state(
     out: Path, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> int:
+    """Puts model and optimiser back to where `save_state` left them; returns the step, 0 for a new run."""
     folder = out / "vae"
     if not (folder / _STEP).exists():
         return 0
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    for name, wanted in vae.state_dict().items():
+        if weights[name].ndim == 5 and weights[name].shape[2] > wanted.shape[2]:  # see `frame_vae`
+            weights[name] = weights[name].sum(dim=2, keepdim=True)
     vae.load_state_dict(weights)
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in load_file(folder / _STATE, device=str(device)).items():

@@ -51,7 +51,7 @@ from hierasurg_core.models import (
 from hierasurg_core.models.attention import fastest_kernel, use_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
-from hierasurg_core.training.stages import M2VStage, S2MStage, SquaredError, VelocityModel, emphasised
+from hierasurg_core.training.stages import M2VStage, S2MStage, SquaredLoss, VelocityModel, emphasised
 
 SUFFIX = "-student"
 
@@ -175,7 +175,7 @@ def target_velocity(grid: Grid, end_BFCHW: Tensor, start_BFCHW: Tensor, index_B:
 
 
 @dataclass(frozen=True, eq=False)
-class DistilledStage(SquaredError):
+class DistilledStage(SquaredLoss):
     """A stage whose targets come from a teacher; see the module.
 
     Attributes:

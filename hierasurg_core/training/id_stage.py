@@ -98,7 +98,13 @@ def _maps_of(batch: Batch) -> Tensor:
 
 
 def _prepared(
-    map_BFHW: Tensor, noise: Tensor, time_B: Tensor, num_numbers: int, scale: float, moving: float, rare: float
+    map_BFHW: Tensor,
+    noise: Tensor,
+    time_B: Tensor,
+    num_numbers: int,
+    scale: float,
+    moving: float,
+    rare: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns noisy shares, the first map's shares, and weighted shares."""
     shares = ids.shares_of(map_BFHW, num_numbers)

@@ -70,7 +70,7 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], config: TrainConf
 
 
 def _groups(named: list[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
-    """Returns all parameters in one group, or those of a wide patch projection in a slower one of their own."""
+    """Returns all parameters in one group, a wide patch projection in a slower one of its own."""
     wide = [
         parameter
         for name, parameter in named

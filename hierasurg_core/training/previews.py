@@ -19,7 +19,7 @@ from hierasurg_core.artifacts import atomic_folder, ensure_writable_folder
 from hierasurg_core.models import AutoencoderKLCogVideoX, decode_frames, decode_video
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training.batch import Batch
-from hierasurg_core.training.stages import VelocityStage, VelocityModel
+from hierasurg_core.training.stages import VelocityModel, VelocityStage
 from hierasurg_core.video import write_mp4
 
 FOLDER = "previews"

@@ -56,7 +56,7 @@ from hierasurg_core.training.from_dataset import DatasetSource, StageName
 from hierasurg_core.training.plan import TrainingPlan, open_clips
 from hierasurg_core.training.previews import Previews
 from hierasurg_core.training.reporting import open_reporter
-from hierasurg_core.training.stages import M2VStage, S2MStage, VelocityStage, UnconditionalStage
+from hierasurg_core.training.stages import M2VStage, S2MStage, UnconditionalStage, VelocityStage
 from hierasurg_core.training.trainer import Extras, TrainResult, train
 
 PUBLIC = "public"

@@ -1,8 +1,8 @@
 """The seam between the one trainer and the two models: the loss of a batch.
 
-Owns the published objective (HieraSurg, arXiv 2506.21287) and how conditions become input channels. S2M on ids
-has its own stage in `id_stage`. This module knows neither optimiser nor files. B clips, F latent frames, C
-latent channels, H W latent rows and columns, T diffusion times.
+Owns the published objective (HieraSurg, arXiv 2506.21287) and how conditions become input channels. S2M on
+ids has its own stage in `id_stage`. This module knows neither optimiser nor files. B clips, F latent frames,
+C latent channels, H W latent rows and columns, T diffusion times.
 
 The published loss is mean((x0' - x0)^2 / (1 - a_t)), with a_t = alpha_bar of time t and x0' =
 sqrt(a_t) x_t - sqrt(1 - a_t) v'. As x0 = sqrt(a_t) x_t - sqrt(1 - a_t) v for the true velocity
@@ -109,7 +109,7 @@ class VelocityStage(Stage, Protocol):
         ...
 
 
-class SquaredError:
+class SquaredLoss:
     """Gives a stage of velocities its loss: the mean squared error of the prediction."""
 
     def losses(self, model: VelocityModel, batch: Batch, draws: Draws) -> Tensor:
@@ -119,7 +119,7 @@ class SquaredError:
 
 
 @dataclass(frozen=True)
-class S2MStage(SquaredError):
+class S2MStage(SquaredLoss):
     """Phase and triplet to panoptic maps.
 
     Input channels: noisy map latents, first map, first photo (the latter two zero from the second frame).
@@ -164,7 +164,7 @@ class S2MStage(SquaredError):
 
 
 @dataclass(frozen=True)
-class M2VStage(SquaredError):
+class M2VStage(SquaredLoss):
     """Panoptic maps to video; the hierarchical variant also sees phase and triplet.
 
     Input channels: noisy video latents, first photo (zero from the second latent frame). The photo's noise
@@ -177,8 +177,8 @@ class M2VStage(SquaredError):
         maps_a_latent: Of a model with `maps` "patches": how many maps lie under one latent frame; 0: it takes
             levels.
         num_numbers: N of such a model.
-        moving: How much more a place counts where the maps leave the first one (`ids.weigh_shares`); of such a
-            model, as is the next. 0 is the published loss.
+        moving: How much more a place counts where the maps leave the first one (`ids.weigh_shares`); of such
+            a model, as is the next. 0 is the published loss.
         rare: How much more small entities count.
     """
 
@@ -232,7 +232,7 @@ class M2VStage(SquaredError):
 
 
 @dataclass(frozen=True)
-class UnconditionalStage(SquaredError):
+class UnconditionalStage(SquaredLoss):
     """M2V's first stage: the base learns what surgery looks like, without maps, labels or a first frame.
 
     The text stream holds one zero token, as in S2M, in place of an empty prompt's; the first frame's channels

@@ -25,12 +25,12 @@ from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training import Batch, Draws, LatentCacheSource, M2VStage, S2MStage, train
-from hierasurg_core.training.stages import SquaredError, VelocityModel
+from hierasurg_core.training.stages import SquaredLoss, VelocityModel
 
 CLIPS, STEPS = 4, 200
 
 
-class FixedDraws(SquaredError):
+class FixedDraws(SquaredLoss):
     """A stage whose noise and times are the same at every step."""
 
     def __init__(self, stage: S2MStage | M2VStage, device: torch.device) -> None:

@@ -29,7 +29,7 @@ MAPS = PanopticClip(moving_ids(4, 16, SIZE_HW, seed=1), 4)
 def parts(pipeline: HieraSurgPipeline):
     assert pipeline.s2m is not None
     models = {"m2v": pipeline.m2v, "s2m": pipeline.s2m}
-    return models, pipeline.vae, stage_tokens(pipeline.s2m, pipeline.m2v, CLIP, 16), CLIP
+    return models, pipeline.vae, stage_tokens(pipeline.s2m, pipeline.m2v, pipeline.vae, CLIP, 16), CLIP
 
 
 def video(pipeline: HieraSurgPipeline, steps: int = 2):

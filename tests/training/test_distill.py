@@ -37,7 +37,7 @@ from hierasurg_core.training.distill import (
     teacher_path,
 )
 from hierasurg_core.training.plan import plan_training
-from hierasurg_core.training.stages import SquaredError, VelocityModel
+from hierasurg_core.training.stages import SquaredLoss, VelocityModel
 
 CPU = torch.device("cpu")
 SPREAD = 0.25  # variance of the data whose flow is known
@@ -197,7 +197,7 @@ def test_a_student_learns_a_batch(name: str, tmp_path: Path) -> None:
 
 
 @dataclasses.dataclass
-class Fixed(SquaredError):
+class Fixed(SquaredLoss):
     """The same draws at every step."""
 
     stage: DistilledStage

@@ -26,7 +26,7 @@ from hierasurg_core.training import (
     train,
 )
 from hierasurg_core.training.checkpoint import WEIGHTS, checkpoints
-from hierasurg_core.training.stages import SquaredError, VelocityModel
+from hierasurg_core.training.stages import SquaredLoss, VelocityModel
 from hierasurg_core.training.trainer import learning_rate
 
 
@@ -42,7 +42,7 @@ class StopsAt(SilentProgress):
             signal.raise_signal(self.number)
 
 
-class WithoutNoise(SquaredError):
+class WithoutNoise(SquaredLoss):
     """A stage that draws nothing, so that the order of clips within a step makes no difference."""
 
     name = "s2m"
