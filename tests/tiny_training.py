@@ -55,6 +55,7 @@ def clips(count: int = 6, *, frames: int = 3, seed: int = 0) -> Batch:
         triplet_BF=torch.randint(-1, 100, (count, 5), generator=generator),
         maps_BFHW=torch.randint(0, 5, (count, 4, 32, 48), generator=generator, dtype=torch.uint8),
         max_id_B=torch.full((count,), 4),
+        numbered_BFHW=torch.randint(0, 6, (count, 3, 32, 48), generator=generator, dtype=torch.uint8),
     )
 
 

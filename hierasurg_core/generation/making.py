@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hierasurg_core.artifacts import write_json
 from hierasurg_core.generation.conditions import Sampling
 from hierasurg_core.generation.edits import apply_edits, parse_edits
+from hierasurg_core.generation.id_maps import left_out_note
 from hierasurg_core.generation.outputs import Footage, output_paths, write_outputs
 from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
@@ -75,7 +76,7 @@ def make_samples(
     clock = Clock()
     called = orders[0].job.name if len(orders) == 1 else f"{orders[0].job.name} to {orders[-1].job.name}"
     for order in orders:
-        for note in order.start.notes:
+        for note in _notes(run, order):
             progress.note(f"{order.job.name}: {note}")
     samplings = [_sampling(run, order, progress) for order in orders]
     with clock.stage("maps"):
@@ -95,6 +96,15 @@ def make_samples(
             told.advance()
 
     overlap.hand(finish)
+
+
+def _notes(run: Run, order: Order) -> list[str]:
+    """What is said of a sample's start, with the entities that S2M has no numbers for."""
+    notes, start, s2m = list(order.start.notes), order.start, run.plan.s2m
+    if start.maps is None and s2m is not None and s2m.num_numbers is not None:
+        left_out = left_out_note(start.first_map, s2m.num_numbers)
+        notes += [] if left_out is None else [left_out]
+    return notes
 
 
 def _sampling(run: Run, order: Order, progress: Progress) -> Sampling:
@@ -167,7 +177,7 @@ def _write(
             "start": start.source,
             "source": order.job.source,
             "edit": run.config.edit,
-            "notes": [*run.plan.notes, *start.notes],
+            "notes": [*run.plan.notes, *_notes(run, order)],
         },
         num_frames=len(frames_FHWC),
         fingerprint=order.fingerprint,

@@ -66,7 +66,11 @@ class ClipStream:
         }
         # The same memory as clips: what is written to the pool is in them.
         clips = {name: tensor for name, tensor in self._pool.items() if name != PHOTOS}
-        self._clips = Batch(ids=tuple(f"phantom-{seed}/row {row}" for row in range(rows)), **clips)
+        latents, names = (
+            clips.pop("latents_BFCHW", None),
+            (f"phantom-{seed}/row {row}" for row in range(rows)),
+        )
+        self._clips = Batch(latents_BFCHW=latents, ids=tuple(names), **clips)
         self._keep(first)
 
     def __iter__(self) -> Iterator[Batch]:

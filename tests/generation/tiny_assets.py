@@ -16,11 +16,13 @@ from hierasurg_core.models import (
     M2VTransformer3DModel,
     S2MTransformer3DModel,
 )
+from hierasurg_core.models.ids import ids_arguments
 from hierasurg_core.taxonomy import TRIPLETS, parse_triplet
 from hierasurg_core.video import write_png
 
 SIZE_HW = (64, 96)
 NUM_ENTITIES = 4
+NUM_NUMBERS = 8
 TWO_STEPS: dict[str, dict[str, Any]] = {stage: {"steps": 2} for stage in ("s2m", "m2v")}
 SCHEDULER = {
     "beta_start": 0.00085,
@@ -36,9 +38,12 @@ SCHEDULER = {
 
 
 def tiny_pipeline(
-    seed: int = 0, *, hierarchical: bool = True, vector_dim: int | None = None
+    seed: int = 0, *, hierarchical: bool = True, vector_dim: int | None = None, on_ids: bool = False
 ) -> HieraSurgPipeline:
-    """Random weights that no condition leaves cold: nothing is initialised with zeros."""
+    """Random weights that no condition leaves cold: nothing is initialised with zeros.
+
+    With `on_ids` S2M takes maps as categories, M2V as patches, and the VAE codes each frame alone.
+    """
     torch.manual_seed(seed)
     blocks: dict[str, Any] = {
         "num_attention_heads": 2,
@@ -55,8 +60,23 @@ def tiny_pipeline(
     }
     if vector_dim is not None:
         blocks |= {"text_cond": "vectors", "text_vector_dim": vector_dim}
-    s2m = S2MTransformer3DModel(**blocks, in_channels=48)
-    m2v = M2VTransformer3DModel(**blocks, in_channels=32, map_widths=(4, 8, 16), hierarchical=hierarchical)
+    s2m: S2MTransformer3DModel
+    m2v: M2VTransformer3DModel
+    if on_ids:
+        s2m = S2MTransformer3DModel(**blocks, frame_labels=True, **ids_arguments(NUM_NUMBERS))
+        m2v = M2VTransformer3DModel(
+            **blocks,
+            in_channels=32,
+            maps="patches",
+            num_numbers=NUM_NUMBERS,
+            hierarchical=True,
+            frame_labels=True,
+        )
+    else:
+        s2m = S2MTransformer3DModel(**blocks, in_channels=48)
+        m2v = M2VTransformer3DModel(
+            **blocks, in_channels=32, map_widths=(4, 8, 16), hierarchical=hierarchical
+        )
     depth = 4
     widths: dict[str, Any] = {
         "block_out_channels": (8,) * depth,
@@ -68,6 +88,7 @@ def tiny_pipeline(
         layers_per_block=1,
         norm_num_groups=4,
         latent_channels=16,
+        temporal_compression_ratio=1 if on_ids else 4,
         sample_height=SIZE_HW[0],
         sample_width=SIZE_HW[1],
     )
