@@ -1,4 +1,5 @@
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ class Certain:
         self.logits = 50 * ids.shares_of(map_BFHW, count)
         self.times: list[int] = []
 
-    def __call__(self, latents_BFCHW: Tensor, timesteps_B: Tensor, **given: Tensor) -> Tensor:
+    def __call__(self, latents_BFCHW: Tensor, timesteps_B: Tensor, **given: Any) -> Tensor:
         self.times.append(int(timesteps_B[0]))
         return self.logits.repeat(len(latents_BFCHW) // len(self.logits), 1, 1, 1, 1)
 
@@ -140,12 +141,12 @@ def test_a_label_acts_on_its_own_second():
     model = s2m()
     torch.nn.init.normal_(model.label_proj.weight)  # type: ignore[union-attr]
     for block in model.transformer_blocks:  # without attention a token sees itself and the clip's vector
-        torch.nn.init.zeros_(block.attn1.to_out[0].weight)
-        torch.nn.init.zeros_(block.attn1.to_out[0].bias)
+        for parameter in cast(Any, block).attn1.to_out[0].parameters():
+            torch.nn.init.zeros_(parameter)
     swapped = given(triplet_BF=torch.tensor([[17, 60, 17]]))
     with torch.no_grad():
         for condense in (model.phase_condense, model.triplet_condense):
-            torch.nn.init.zeros_(condense[0].weight)
+            torch.nn.init.zeros_(cast(Any, condense)[0].weight)
         changed = (model(**given()) - model(**swapped)).abs().amax((0, 2, 3, 4))
     assert changed[0] == 0
     assert changed[1] > 1e-3

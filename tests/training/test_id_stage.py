@@ -76,6 +76,7 @@ def test_the_model_is_given_noise_the_first_map_the_photo_and_labels():
     shares = ids.shares_of(batch.numbered_BFHW, 6)
     assert torch.equal(model.given["first_map_B1CHW"], shares[:, :1])
     assert torch.equal(model.given["photo_B1CHW"], batch.first_frame_B1CHW)
+    assert batch.phase_BF is not None
     assert torch.equal(model.given["phase_BF"], batch.phase_BF)
     times = model.given["time"]
     assert [int(time) // 250 for time in times] == [0, 1, 2, 3], "times are spread over the batch"
