@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_datasets
 import torch
-from evaluation.phantom_sides import drawn, write_softer_sides, write_videos
+from evaluation.phantom_sides import drawn, write_samples, write_softer_sides, write_videos
 from evaluation.tiny_networks import BrightBox, TinyClassifier, TinyI3D, TinyVgg, script, write_tiny_mini
 
 from hierasurg_core.artifacts import read_json, sha256_file
@@ -220,6 +220,28 @@ def test_videos_without_records_leave_out_what_nobody_asked_for(world: Path, tmp
     reasons = {entry.metric: entry.why for entry in result.report.left_out}
     assert "which phase" in reasons["phase-agreement-mini"]
     assert "--from-dataset" in reasons["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("model", "judged"),
+    [
+        ({"name": "S2M of runs/s2m and M2V of runs/m2v", "vae": {"mini": True}}, True),
+        ({"name": "M2V of a folder called bundled mini models", "vae": {"mini": False}}, False),
+        ({"name": "the bundled mini models with M2V of runs/m2v", "vae": {"folder": "vae"}}, True),  # old
+        ({"name": "S2M of runs/s2m and M2V of runs/m2v", "vae": {"folder": "vae"}}, False),
+    ],
+)
+def test_the_mini_sam_judges_what_mini_models_made(
+    world: Path, tmp_path: Path, model: dict[str, Any], judged: bool
+):
+    clips = drawn(2, 4, frames=4, size_hw=SIZE_HW)
+    write_samples(tmp_path / "samples", clips, model=model)
+    write_videos(tmp_path / "real", clips)
+    sides = {"generated": tmp_path / "samples", "real": tmp_path / "real"}
+    result = run(world, settings(world, tmp_path / "report", **sides))
+    assert result.report is not None
+    assert ("map-iou" in result.report.metrics) == judged
+    assert ("map-iou" in {left.metric for left in result.report.left_out}) == (not judged)
 
 
 def test_wrong_weights_cost_their_own_metrics_only(world: Path, tmp_path: Path):
