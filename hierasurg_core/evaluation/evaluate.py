@@ -32,7 +32,7 @@ from hierasurg_core.evaluation.mini import MINI_CLASSIFIER
 from hierasurg_core.evaluation.protocol import Protocol, load_protocol
 from hierasurg_core.evaluation.recordings import Side, Unreadable
 from hierasurg_core.evaluation.report.html import write_html
-from hierasurg_core.evaluation.report.schema import KIND, SCHEMA, Report, parse_report
+from hierasurg_core.evaluation.report.schema import FEWEST_CLIPS, KIND, SCHEMA, Report, parse_report
 from hierasurg_core.evaluation.settling import Sampling, protocol_facts, settle_protocol, settle_sampling
 from hierasurg_core.evaluation.sides import open_side
 from hierasurg_core.evaluation.table import Table
@@ -188,7 +188,8 @@ def _compute(
         extractor=_main_extractor(protocol, networks),
         seed=config.seed,
     )
-    notes = [*taken.notes, *deviations]
+    warnings = [*_few(taken, unread), *_left_behind(taken, unread), *deviations]
+    notes = [*taken.notes]
     for role, measurer in measurers.items():
         if role in DISTRIBUTIONS:
             computing.distributions(
@@ -207,7 +208,7 @@ def _compute(
         if role == "lpips":
             computing.perceptual(numbers, measurer, taken, table)
         progress.advance()
-    notes += table.warnings
+    warnings += table.warnings
     models = {role: {"name": m.name, "digest": m.digest} for role, m in measurers.items() if m.digest}
     if networks.vae is not None and VAE not in numbers.failed:
         models["vae"] = {"name": networks.vae.name, "digest": networks.vae.digest}
@@ -222,7 +223,8 @@ def _compute(
         "metrics": table.metrics,
         "left_out": table.left_out,
         "plots": table.plots,
-        "notes": list(dict.fromkeys(notes)),
+        "notes": list(dict.fromkeys([*warnings, *notes])),
+        "warnings": list(dict.fromkeys(warnings)),
     }
 
 
@@ -262,6 +264,30 @@ def _unread(numbers: Numbers, networks: Networks, role: str) -> dict[str, str]:
     for measurer in networks.measurers.values():
         unread |= numbers.unreadable(measurer, role)
     return unread
+
+
+def _few(taken: Taken, unread: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Says that the clips are too few for places, where they are."""
+    generated, real = len(taken.generated) - len(unread[MODEL]), len(taken.real) - len(unread[REAL])
+    if min(generated, real) >= FEWEST_CLIPS:
+        return []
+    return [
+        f"{generated} generated and {real} real clips: fewer than {FEWEST_CLIPS} are too few to tell where a "
+        "model stands, so no metric has a place between real and frozen"
+    ]
+
+
+def _left_behind(taken: Taken, unread: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Says how many files of each side are not part of any figure."""
+    counts = {
+        "generated": len(taken.generated_unreadable) + len(unread[MODEL]),
+        "real": len(taken.real_unreadable) + len(unread[REAL]),
+    }
+    return [
+        f"{count} {side} file{'' if count == 1 else 's'} could not be read or used: see the list by side"
+        for side, count in counts.items()
+        if count
+    ]
 
 
 def _makers(tasks: Iterable[Task]) -> set[str]:

@@ -18,7 +18,7 @@ from hierasurg_core.evaluation import protocol as protocols
 from hierasurg_core.evaluation.report import figures, html, wording
 from hierasurg_core.evaluation.report.markup import Markup, element, joined
 from hierasurg_core.evaluation.report.plots import Dots, Line, dot_plot, interval_bars, legend, line_plot
-from hierasurg_core.evaluation.report.schema import Curve, Metric, Part, Report, SampleRow
+from hierasurg_core.evaluation.report.schema import FEWEST_CLIPS, Curve, Metric, Part, Report, SampleRow
 from hierasurg_core.evaluation.report.wall import Card, Embedded, Limits, Pane, build_wall
 
 _LOOKS = ("model", "other")
@@ -130,11 +130,8 @@ def write_comparison_html(
         for name, report in zip(names, (a, b), strict=True)
     ]
     mini = any(one.mini for report in (a, b) for one in report.metrics.values())
-    warnings = element("ul", [element("li", line) for line in comparison.warnings], class_="notice")
     lead = joined(
-        html.lead_list(leads, a.digest),
-        warnings if comparison.warnings else None,
-        html.mini_notice(mini),
+        html.lead_list(leads, a.digest), html.warning_list(comparison.warnings), html.mini_notice(mini)
     )
     swatches = legend(list(zip(names, _LOOKS, strict=True)))
     sections = [
@@ -207,6 +204,11 @@ def _difference(a: Metric, b: Metric, names: tuple[str, str]) -> Difference:
 
 
 def _warnings(a: Report, b: Report, names: tuple[str, str]) -> list[str]:
+    few = [
+        f"'{name}' has {clips:,} clip{'' if clips == 1 else 's'}"
+        for name, report in zip(names, (a, b), strict=True)
+        if (clips := min(report.generated.clips, report.real.clips)) < FEWEST_CLIPS
+    ]
     warnings: list[str] = []
     moved = []
     for name, metric in a.metrics.items():
@@ -228,6 +230,8 @@ def _warnings(a: Report, b: Report, names: tuple[str, str]) -> list[str]:
         for name, count in unreadable.items()
         if count
     ]
+    if few:
+        warnings.append(f"{' and '.join(few)}: fewer than {FEWEST_CLIPS} are too few to rank models by.")
     return warnings
 
 
