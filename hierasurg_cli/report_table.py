@@ -40,13 +40,12 @@ def table(report: Report) -> Table:
     roles = [role for role in ROLES if any(role in metric.values for metric in report.metrics.values())]
     for role in roles:
         drawn.add_column(_SHORT[role], justify="right", no_wrap=role != "model", style=_STYLES[role])
-    drawn.add_column("real to frozen", no_wrap=True)
+    has_places = any(way(metric) for metric in report.metrics.values())
+    if has_places:
+        drawn.add_column("real to frozen", no_wrap=True)
     for metric in report.metrics.values():
-        drawn.add_row(
-            _name(metric),
-            *(_both(metric) if role == "model" else _value(metric, role) for role in roles),
-            Text(way(metric)),
-        )
+        values = [_both(metric) if role == "model" else _value(metric, role) for role in roles]
+        drawn.add_row(_name(metric), *values, *([Text(way(metric))] if has_places else []))
     return drawn
 
 

@@ -271,10 +271,7 @@ def _few(taken: Taken, unread: Mapping[str, Mapping[str, str]]) -> list[str]:
     generated, real = len(taken.generated) - len(unread[MODEL]), len(taken.real) - len(unread[REAL])
     if min(generated, real) >= FEWEST_CLIPS:
         return []
-    return [
-        f"{generated} generated and {real} real clips: fewer than {FEWEST_CLIPS} are too few to tell where a "
-        "model stands, so no metric has a place between real and frozen"
-    ]
+    return [f"{generated} generated and {real} real clips: no metric has a place, which takes {FEWEST_CLIPS}"]
 
 
 def _left_behind(taken: Taken, unread: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -197,7 +197,8 @@ def _expect_rate(wanted: float, sides: Sequence[tuple[Side, float]]) -> None:
     side, lowest = min(sides, key=lambda one: one[1])
     if wanted > lowest * (1 + _SAME_RATE):
         raise UsageError(
-            f"{side.path} has {lowest:g} frames a second, fewer than {wanted:g}: give --fps {lowest:g}, or less"
+            f"{side.path} has {lowest:g} frames a second, fewer than {wanted:g}: "
+            f"give --fps {lowest:g}, or less"
         )
 
 

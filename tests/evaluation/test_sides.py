@@ -15,8 +15,8 @@ from hierasurg_core.evaluation.collect import maps_of, pair_up
 from hierasurg_core.evaluation.protocol import PRESETS, Protocol
 from hierasurg_core.evaluation.recordings import cut
 from hierasurg_core.evaluation.settling import settle_protocol, settle_sampling
-from hierasurg_core.evaluation.taking import take
 from hierasurg_core.evaluation.sides import open_side
+from hierasurg_core.evaluation.taking import take
 from hierasurg_core.video import fit_image, write_mp4, write_png
 
 
