@@ -38,6 +38,13 @@ def evaluate(
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="Where the report goes (default: report)."),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Measured clips, shared by all reports (default: ~/.cache/hierasurg/evaluate).",
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Put two reports side by side instead.", show_default=False),

@@ -160,9 +160,16 @@ def collect(
     measured = 0
     units = [(work, tasks) for work in works for tasks in work.units()]
 
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            progress.note(line)
+
     def missing(work: Work, tasks: Sequence[Task]) -> list[tuple[Role, Measurer]]:
         pairs = itertools.product(work.roles, measurers)
-        return [pair for pair in pairs if not store.has(unit_key(tasks, *pair))]
+        return [pair for pair in pairs if not store.has(unit_key(tasks, *pair), tell)]
 
     progress.start("measure clips", sum(len(work.tasks) for work in works), "clips")
     for work, tasks in units:

@@ -40,7 +40,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(world: Path, out: Path, progress: SilentProgress | None = None, **changes: object) -> EvaluateResult:
-    config = EvaluateConfig(world / "samples", world / "real", out, vae="none", replicates=4, wall=1)
+    cache = out / "cache"
+    config = EvaluateConfig(world / "samples", world / "real", out, cache, vae="none", replicates=4, wall=1)
     config = dataclasses.replace(config, **changes)
     return evaluate(config, progress or SilentProgress(), CPU, mini=world / "mini")
 

@@ -52,6 +52,7 @@ def settings(world: Path, out: Path, **changes: Any) -> EvaluateConfig:
         "generated": world / "samples",
         "real": world / "real",
         "out": out,
+        "cache": out / "cache",
         "vae": "none",
         "replicates": 10,
         "wall": 2,
