@@ -28,8 +28,8 @@ class Batch:
     Attributes:
         latents_BFCHW: Clean, scaled latents of the maps (S2M) or the video (M2V); any float type.
         first_frame_B1CHW: Latents of the first photo. For M2V the photo gets noise of strength
-            exp(N(-3, 0.5)) before it is encoded (reference-model.md, M2V); whoever makes the batch does that,
-            since only pixels can take it. `LatentCacheSource` takes several such variants a clip.
+            exp(N(-3, 0.5)) before it is encoded, as in HieraSurg's public code; whoever makes the batch does
+            that, since only pixels can take it. `LatentCacheSource` takes several such variants a clip.
         ids: The source of each clip ("video01/000480"), which an error names.
         first_map_B1CHW: Latents of the first coloured map; S2M needs it.
         phase_BF: Integer phase ids, one a labelled frame; -1 where unknown.

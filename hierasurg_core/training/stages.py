@@ -1,8 +1,8 @@
 """The seam between the one trainer and the two models: what is predicted from a batch, and what it should be.
 
-Owns the objective (reference-model.md section 3, "Objective and sampling") and how conditions become input
-channels. It knows neither optimiser nor files. B clips, F latent frames, C latent channels, H W latent rows
-and columns, T diffusion times.
+Owns the objective (that of HieraSurg, arXiv 2506.21287) and how conditions become input channels. It knows
+neither optimiser nor files. B clips, F latent frames, C latent channels, H W latent rows and columns,
+T diffusion times.
 
 The published loss is mean((x0' - x0)^2 / (1 - a_t)), with a_t = alpha_bar of time t and x0' =
 sqrt(a_t) x_t - sqrt(1 - a_t) v'. As x0 = sqrt(a_t) x_t - sqrt(1 - a_t) v for the true velocity
