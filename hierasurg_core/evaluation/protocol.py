@@ -129,8 +129,8 @@ _LOWEST: Mapping[str, int] = types.MappingProxyType(
 # src/metrics/metric_main.py and frechet_video_distance.py of github.com/universome/stylegan-v; its data sets
 # are square beforehand. cd-fvd: the defaults of cdfvd/fvd.py, utils/data_utils.py (videos, not frame folders),
 # utils/metric_utils.py (where the divisor stands that it shares with StyleGAN-V) and
-# third_party/VideoMAEv2/utils.py of github.com/songweige/content-debiased-fvd; it takes all real clips there
-# are.
+# third_party/VideoMAEv2/utils.py of github.com/songweige/content-debiased-fvd; it takes all real clips
+# there are.
 PRESETS: Mapping[str, Protocol] = types.MappingProxyType(
     {
         "hierasurg": Protocol(
