@@ -126,9 +126,9 @@ _LOWEST: Mapping[str, int] = types.MappingProxyType(
 )
 
 # Sources. hierasurg: arXiv 2506.21287 and its public code. styleganv: `fvd2048_16f` in
-# src/metrics/metric_main.py and frechet_video_distance.py of github.com/universome/stylegan-v; its data sets
-# are square beforehand. cd-fvd: the defaults of cdfvd/fvd.py, utils/data_utils.py (videos, not frame folders),
-# utils/metric_utils.py (where the divisor stands that it shares with StyleGAN-V) and
+# src/metrics/metric_main.py and frechet_video_distance.py of github.com/universome/stylegan-v; its data
+# sets are square beforehand. cd-fvd: the defaults of cdfvd/fvd.py, utils/data_utils.py (videos, not frame
+# folders), utils/metric_utils.py (where the divisor stands that it shares with StyleGAN-V) and
 # third_party/VideoMAEv2/utils.py of github.com/songweige/content-debiased-fvd; it takes all real clips
 # there are.
 PRESETS: Mapping[str, Protocol] = types.MappingProxyType(
@@ -247,7 +247,8 @@ _SHORTEST = 4  # frames of a clip that `evaluate` takes
 def _remedy(a: Protocol, b: Protocol, facts: set[str]) -> str:
     """Says how both are measured so that these facts become the same."""
     again = "measure both again with"
-    options: list[str] = []
+    options: list[str] = []  # to be pasted
+    words: list[str] = []
     counts = [getattr(one, count) for one in (a, b) for count in _COUNTS]
     if facts & set(_COUNTS):
         if None in counts:  # a side of one clip makes no distribution
@@ -257,7 +258,7 @@ def _remedy(a: Protocol, b: Protocol, facts: set[str]) -> str:
         fps = min((one.fps for one in (a, b) if one.fps is not None), default=None)
         frames = None if fps is None else _common_frames(a, b, fps)
         if fps is None or frames is None:
-            options.append("one --fps, --stride and --clip-frames")
+            words.append("one --fps, --stride and --clip-frames")
         elif frames < _SHORTEST:
             return (
                 f"no options make them the same: at {fps:g} frames a second the shorter clips have {frames} "
@@ -271,10 +272,13 @@ def _remedy(a: Protocol, b: Protocol, facts: set[str]) -> str:
         options.append(f"--seed {a.seed or b.seed or 0}")
     other = facts - {*_COUNTS, *_TIMES, *_EXTRACTOR, "first_frame_counts", "seed"}
     if other and (a.name != b.name or a.extractor == b.extractor):  # else they go with the extractor
-        options.append(f"--protocol {a.name}" if a.name in PRESETS else "one --protocol FILE")
+        if a.name in PRESETS:
+            options.append(f"--protocol {a.name}")
+        else:
+            words.append("one --protocol FILE")
     if facts & set(_EXTRACTOR):
-        options.append("the same --weights-dir, by the same version of hierasurg")
-    return f"{again} {' and '.join(options)}"
+        words.append("the same --weights-dir, by the same version of hierasurg")
+    return f"{again} {' and '.join(filter(None, (' '.join(options), *words)))}"
 
 
 def _common_frames(a: Protocol, b: Protocol, fps: float) -> int | None:

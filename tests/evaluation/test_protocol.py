@@ -83,7 +83,7 @@ def test_differing_and_unknown_facts_are_named():
         ({"fps": 0.5, "stride": 2}, "measure both again with --fps 0.5 --stride 1 --clip-frames 8"),
         ({"clip_frames": 5}, "measure both again with --fps 1 --stride 1 --clip-frames 5"),
         ({"fps": 8.0}, "no options make them the same: at 1 frames a second the shorter clips have 2 frames"),
-        ({"seed": 3, "num_real": 64}, "measure both again with --num 64 and --seed 3"),
+        ({"seed": 3, "num_real": 64}, "measure both again with --num 64 --seed 3"),
         ({"first_frame_counts": True}, "measure both again with --first-frame"),
         ({"name": "cd-fvd", "ddof": 0}, "measure both again with --protocol hierasurg"),
         ({"extractor": "mini", "resize": "stretch"}, "measure both again with the same --weights-dir"),
