@@ -22,6 +22,7 @@ import tiny_runs
 import torch
 from evaluation.phantom_sides import write_softer_sides
 from evaluation.tiny_networks import BrightBox, TinyVgg, script
+from generation.test_text_vectors import vectors_file
 from generation.tiny_assets import tiny_pipeline
 from numbered_videos import even_ticks, write_video
 
@@ -190,6 +191,19 @@ def maps_of_nothing() -> None:
         map_HW = np.zeros((64, 96), np.uint8)
         map_HW[:2], map_HW[20:40, second : second + 40] = 2, 1
         save_map_png(Path("maps") / f"{second:06d}.png", map_HW, 1)
+
+
+def speaking_model() -> None:
+    tiny_pipeline(vector_dim=6).save_pretrained("pipeline")
+    vectors_file(Path("vectors.safetensors"), width=6)
+
+
+def public_model() -> None:
+    shutil.copytree("pipeline/m2v", "public/transformer")
+    config = Path("public/transformer/config.json")
+    write_json(
+        config, {**read_json(config), "_class_name": "CogVideoXTransformer3DModel_SegCond_Hierarchical_I2V"}
+    )
 
 
 def only_frames_of(*names: str) -> None:
@@ -493,6 +507,19 @@ CASES = [
         lambda: trained(f"{BUILD} --val-fraction 0")(),
         is_gone=True,
     ),
+    Case(
+        "learned from text vectors, and there are none beside it: give their file as --text-vectors",
+        f"{GENERATE} {WORDS}",
+        *(r"give their file as (--text-vectors)", ("{line} {0} vectors.safetensors",)),
+        given=speaking_model,
+    ),
+    Case(
+        "lies beside it: give the pipeline that it belongs to as --model",
+        f"generate {ON_CPU} --steps 1 {WORDS} --m2v public",
+        *(r"belongs to as (--model)", ("{line} {0} pipeline",)),
+        ("pipeline",),
+        public_model,
+    ),
     # evaluate
     Case(
         *("give --fps {} to compare both at one rate", SIDES),
@@ -556,6 +583,12 @@ CASES = [
         )
     ),
     # processes and devices
+    Case(
+        *("--node-rank {} does not exist with --nodes {}:", f"{S2M} --node-rank 1"),
+        *(r"(--node-rank) 1 does not exist .* so give none", (S2M,)),
+        ("videos", "labels", "model"),
+        built,
+    ),
     *(
         Case(
             of,
@@ -586,7 +619,7 @@ ELSEWHERE = {
     # words of a message: why no case follows it
     "--set {} is not of the form key=value": "names no other option",
     "frames cannot be decoded, which --strict refuses": "leaving --strict out is no advice of the message",
-    "changes its size from {}x{} to {}x{}: give --size": "tests/datasets/test_extract_faults.py",
+    "changes its size from {}x{} to {}x{}: give --size": "a stream of two sizes, which PyAV does not write",
     "the map {} is missing: run 'hierasurg label' to its end": "as 'have no maps'; lost while it is read",
     "the maps {} are missing: run 'hierasurg label' to its end": "as 'have no maps'; lost while it is read",
     "made NaN; use --dtype fp32": "weights that overflow in half precision",
@@ -603,17 +636,14 @@ ELSEWHERE = {
     "name its digest as extractor_sha256 in a --protocol file": "tests/evaluation/test_evaluate.py",
     "give a pipeline folder or a Hub id as --model": "the package's own files are gone",
     "give a model and --fps of {}": "needs a model of the other rate",
-    "lies beside it: give the pipeline that it belongs to as --model": "tests/generation/test_sources.py",
-    "give their file as --text-vectors": "tests/generation/test_sources.py",
     "give the file of that size and version, or --sam with the size of the file": "published weights",
     "fetch it elsewhere and give --sam-checkpoint FILE": "published weights",
     "is for a published size, but --sam is {}": "names the option that was given",
     "go on with --text-vectors {}": "tests/training/test_run.py",
     "--export public is not possible": "there is no other way",
     "the run began with {} clips and there are {} now": "as the one of a data set; of the Python API",
-    "--node-rank {} does not exist": "tests/cli/test_launch.py",
-    "--nodes needs --rendezvous": "tests/cli/test_launch.py",
-    "--rendezvous must be HOST:PORT": "tests/cli/test_launch.py",
+    "--nodes needs --rendezvous": "waits for a second machine",
+    "--rendezvous must be HOST:PORT": "waits for a second machine",
     "is not possible: this machine has {} GPU": "test_more_processes_than_gpus_run_on_the_cpu",
     "report_to {} needs {}, which is not installed": "needs a package index",
 }
