@@ -103,6 +103,9 @@ def test_the_report_is_whole(everything: tuple[EvaluateConfig, EvaluateResult]):
     assert report.generated.clips == report.real.clips == COUNT
     assert report.generated.frames == FRAMES
     assert set(report.models) == {"mini", "i3d", "lpips", "classifier", "detector", "vae"}
+    assert all(metric.place is None and metric.vae_place is None for metric in report.metrics.values())
+    assert "6 generated and 6 real clips: no metric has a place, which takes 20" in report.warnings
+    assert set(report.warnings) < set(report.notes)
     left = {entry.metric for entry in report.left_out}
     assert left == {"fvd-videomae", "fid", "kid", "is", "map-iou", "map-boundary-f"}
     assert report.plots.per_second["psnr"][1][0] == 1
