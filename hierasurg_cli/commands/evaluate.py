@@ -75,7 +75,7 @@ def evaluate(
         str | None, typer.Option(metavar="N", help="Frames of a clip (default: the protocol's).")
     ] = None,
     stride: Annotated[
-        str | None, typer.Option(metavar="N", help="Every so manieth frame (default: the protocol's).")
+        str | None, typer.Option(metavar="N", help="Take every Nth frame (default: the protocol's).")
     ] = None,
     first_frame: Annotated[
         bool | None,

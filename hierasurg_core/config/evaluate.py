@@ -27,7 +27,7 @@ class EvaluateConfig:
         num: At most so many clips a side; None: all.
         protocol: Preset (hierasurg, styleganv, cd-fvd) or file of how clips are compared.
         clip_frames: Frames of a clip; None: the protocol's, else 16 or what the clips have.
-        stride: Every so manieth frame; None: the protocol's, else what spreads `clip_frames` over a clip.
+        stride: Take every Nth frame; None: the protocol's, else what spreads `clip_frames` over a clip.
         fps: Take frames at this rate on both sides; None: as they are, and the sides must agree.
         first_frame: Whether the frame that a model was given counts.
         i3d: TorchScript of I3D; None: `i3d_torchscript.pt` in `weights_dir`, if it is there.

@@ -32,7 +32,7 @@ class Protocol:
         num_real: Real clips.
         num_generated: Generated clips.
         fps: Frames a second of the clips.
-        stride: Every so manieth frame is taken.
+        stride: Every Nth frame is taken.
         clip_frames: Frames that the extractor sees of a clip.
         resize: "shorter-side" keeps the shape, "stretch" does not, "extractor": the network does it inside.
         resize_px: Side, or shorter side, in pixels after the resize.

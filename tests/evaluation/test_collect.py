@@ -61,6 +61,16 @@ class Stopping(SilentProgress):
             raise KeyboardInterrupt
 
 
+class Told(SilentProgress):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
 def test_a_run_that_was_stopped_goes_on(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(collecting, "UNIT_CLIPS", 2)
     out = tmp_path / "report"
@@ -82,8 +92,10 @@ def test_damaged_numbers_are_measured_again_at_once(world: Path, tmp_path: Path)
     before = run(world, tmp_path)
     for file in sorted((tmp_path / "cache").rglob("*.safetensors"))[:2]:
         file.write_bytes(file.read_bytes()[:-8])
-    after = run(world, tmp_path)
+    told = Told()
+    after = run(world, tmp_path, told)
     assert after.measured >= 1
+    assert sum("is damaged (" in note and note.endswith("measured again") for note in told.notes) == 2
     assert before.report is not None
     assert after.report is not None
     assert after.report.metrics == before.report.metrics
