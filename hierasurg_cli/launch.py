@@ -164,7 +164,7 @@ def _expect_gpus(ranks: int, device: str) -> None:
 
     present = torch.cuda.device_count()
     if ranks > present:
-        advice = f"use --gpus {present} at most" if present else "--device cpu runs the processes on the CPU"
+        advice = f"use --gpus {present} at most" if present else "give --device cpu to run them on the CPU"
         raise ResourceError(
             f"--gpus {ranks} is not possible: this machine has {present} GPU{'s'[: present != 1]}; {advice}"
         )

@@ -3,6 +3,8 @@
 Owns the look. Titles and names out of files are text, never markup of Rich.
 """
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +17,7 @@ _MOST = 9.99  # a place beyond is not worth its digits
 _LEAST = 11  # columns of a metric's name, which wraps
 _WAY = 8  # columns of the bar between floor and trivial
 _STYLES = {"real": "", "vae": "", "frozen": "", "model": "bold cyan"}
+_COMPARISON_LEGEND = "↓ lower is better, ↑ higher is better; below a value its 95 % interval"
 _SHORT = {"real": "real", "vae": "VAE", "frozen": "frozen", "model": "model"}
 
 
@@ -22,26 +25,27 @@ def table(report: Report) -> Table:
     """Returns the metrics with their baselines, the model's with its interval, and its place.
 
     The bar goes from real against real at the left to the frozen first frame at the right; a mark beyond
-    an end is an arrow. Notes stand below; what was left out is not part of the table.
+    an end is an arrow. Warnings stand above, the legend and other notes below; what was left out is not part
+    of the table.
     """
+    notes = [note for note in report.notes if note not in report.warnings]
     drawn = Table(
         box=box.SIMPLE_HEAD,
-        title=_title(report),
+        title=Text("\n").join((*_warned(report.warnings), _title(report))),
         title_justify="left",
-        caption=Text("\n".join(report.notes)),
+        caption=Text("\n".join((*_legend(report), *notes))),
         caption_justify="left",
     )
     drawn.add_column("metric", min_width=_LEAST)
     roles = [role for role in ROLES if any(role in metric.values for metric in report.metrics.values())]
     for role in roles:
         drawn.add_column(_SHORT[role], justify="right", no_wrap=role != "model", style=_STYLES[role])
-    drawn.add_column("real to frozen", no_wrap=True)
+    has_places = any(way(metric) for metric in report.metrics.values())
+    if has_places:
+        drawn.add_column("real to frozen", no_wrap=True)
     for metric in report.metrics.values():
-        drawn.add_row(
-            _name(metric),
-            *(_both(metric) if role == "model" else _value(metric, role) for role in roles),
-            Text(way(metric)),
-        )
+        values = [_both(metric) if role == "model" else _value(metric, role) for role in roles]
+        drawn.add_row(_name(metric), *values, *([Text(way(metric))] if has_places else []))
     return drawn
 
 
@@ -49,16 +53,16 @@ def comparison_table(comparison: Comparison) -> Table:
     """Returns both models' values, the change from the first to the second, and whether intervals overlap."""
     drawn = Table(
         box=box.SIMPLE_HEAD,
-        title=Text(f"protocol {comparison.a.digest[:12]}"),
+        title=Text("\n").join((*_warned(comparison.warnings), Text(f"protocol {comparison.a.digest[:12]}"))),
         title_justify="left",
-        caption=Text("\n".join((*comparison.warnings, *_only(comparison)))),
+        caption=Text("\n".join((_COMPARISON_LEGEND, *_only(comparison)))),
         caption_justify="left",
     )
-    drawn.add_column("metric", no_wrap=True)
+    drawn.add_column("metric", min_width=_LEAST)
     for name in comparison.names:
-        drawn.add_column(Text(name), justify="right")
+        drawn.add_column(Text(name), justify="right", overflow="fold")  # long paths, to their end
     drawn.add_column("change", justify="right", no_wrap=True)
-    drawn.add_column("verdict")
+    drawn.add_column("verdict", overflow="fold")
     for found in comparison.differences.values():
         change = " ".join((wording.signed(found.change), relative(found))).strip()
         drawn.add_row(
@@ -80,6 +84,18 @@ def way(metric: Metric) -> str:
         return f"├{'─' * _WAY}▶ {percent}"
     at = min(_WAY - 1, int(metric.place * _WAY))
     return f"├{'─' * at}●{'─' * (_WAY - 1 - at)}┤ {percent}"
+
+
+def _warned(warnings: Sequence[str]) -> list[Text]:
+    return [Text(f"! {warning}", "bold yellow") for warning in warnings]
+
+
+def _legend(report: Report) -> list[str]:
+    """Returns what the marks of the table mean, those that are in it."""
+    lines = ["↓ lower is better, ↑ higher is better; below a value its 95 % interval"]
+    if any(way(metric) for metric in report.metrics.values()):
+        lines.append("real to frozen: 0 % as real against real, 100 % as the first frame held still")
+    return lines
 
 
 def _name(metric: Metric) -> Text:

@@ -207,7 +207,7 @@ def centre_crop(size_hw: tuple[int, int], shape_of_hw: tuple[int, int]) -> tuple
         >>> centre_crop((480, 854), (256, 384))
         (slice(0, 480, None), slice(67, 787, None))
 
-    Source: reference-model.md section 1, the 720x480 of a frame of 854x480.
+    Of a frame of 854x480, as in Cholec80, that is the 720x480 of CogVideoX.
     """
     (height, width), (other_height, other_width) = size_hw, shape_of_hw
     rows = min(height, max(1, round(width * other_height / other_width)))

@@ -4,10 +4,20 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; tests' own processes inherit it
 
+from collections.abc import Iterator
+
 import pytest
 
 _MOST_WORKERS = 4  # each holds a torch of its own, up to 3.5 GB
 _FEW_FILES = 3
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what tests measure out of the user's cache; tests' own processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -38,6 +38,13 @@ def evaluate(
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="Where the report goes (default: report)."),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Measured clips, shared by all reports (default: ~/.cache/hierasurg/evaluate).",
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Put two reports side by side instead.", show_default=False),
@@ -68,7 +75,7 @@ def evaluate(
         str | None, typer.Option(metavar="N", help="Frames of a clip (default: the protocol's).")
     ] = None,
     stride: Annotated[
-        str | None, typer.Option(metavar="N", help="Every so manieth frame (default: the protocol's).")
+        str | None, typer.Option(metavar="N", help="Take every Nth frame (default: the protocol's).")
     ] = None,
     first_frame: Annotated[
         bool | None,

@@ -20,12 +20,14 @@ class EvaluateConfig:
         generated: What is judged: samples of `generate`, mp4 files, or frame folders.
         real: What it is held to: a data set, mp4 files, or frame folders.
         out: Folder of report.json, report.html and their clips.
-        cache: Folder of cached features; None: `cache` inside `out`.
+        cache: Folder of measured clips, which all reports share; None: hierasurg/evaluate in the user's cache
+            folder (XDG_CACHE_HOME, else ~/.cache).
+        cache_gib: Of measured clips at most so many GiB are kept, those used last.
         split: Of a data set; None: "val" where it has clips, else "train".
         num: At most so many clips a side; None: all.
         protocol: Preset (hierasurg, styleganv, cd-fvd) or file of how clips are compared.
         clip_frames: Frames of a clip; None: the protocol's, else 16 or what the clips have.
-        stride: Every so manieth frame; None: the protocol's, else what spreads `clip_frames` over a clip.
+        stride: Take every Nth frame; None: the protocol's, else what spreads `clip_frames` over a clip.
         fps: Take frames at this rate on both sides; None: as they are, and the sides must agree.
         first_frame: Whether the frame that a model was given counts.
         i3d: TorchScript of I3D; None: `i3d_torchscript.pt` in `weights_dir`, if it is there.
@@ -56,6 +58,7 @@ class EvaluateConfig:
     real: Path = Path("dataset")
     out: Path = Path("report")
     cache: Path | None = None
+    cache_gib: float = 10.0
     split: Split | None = None
     num: int | None = None
     protocol: str = "hierasurg"
@@ -91,6 +94,7 @@ class EvaluateConfig:
             at_least(name, getattr(self, name), 0)
         if self.fps is not None:
             above_zero("fps", self.fps)
+        above_zero("cache_gib", self.cache_gib)
         if self.num == 1:
             raise UsageError("num must be 2 or more: a distribution needs two clips a side")
         if self.clip_frames is not None and self.clip_frames < 4:

@@ -150,7 +150,7 @@ def load_cholect50(path: Path) -> OperationLabels:
 
     0 triplet, 1 instrument, 2 its score, 3-6 its box, 7 verb, 8 target, 9 its score, 10-13 its box,
     14 phase; -1 means absent. Frames the file does not list are missing, not empty.
-    Source: reference-model.md section 1.
+    Source: the JSON files of CholecT50 (Nwoye et al. 2022).
 
     Raises:
         DataError: Not such a file; the message names file, frame, instance and number.

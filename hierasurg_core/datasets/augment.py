@@ -8,7 +8,7 @@ orientations would cost four times the disk. A built data set therefore stores e
 split in one orientation, drawn here: clips overlap by all but a second, so every moment is still seen in
 all of them. Training on the fly draws anew in every epoch.
 
-Legend: F frames, H rows, W columns, K variants. Source: reference-model.md, sections 1 and 3.
+Legend: F frames, H rows, W columns, K variants. Source: HieraSurg's public code.
 """
 
 from __future__ import annotations

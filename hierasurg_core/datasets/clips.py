@@ -168,9 +168,10 @@ class ClipReader:
             DataError: The folder is of another rate, or the labels end before the frames.
         """
         if folder.fps is not None and folder.fps != form.fps:
+            other = f"give --fps {folder.fps:g}, or " if folder.fps in (1, 8) else ""
             raise DataError(
-                f"{folder.name} was extracted at {folder.fps:g} fps, not {form.fps}: give --fps "
-                f"{folder.fps:g}, or extract it again with --fps {form.fps}"
+                f"{folder.name} was extracted at {folder.fps:g} fps, not {form.fps}: {other}extract the "
+                f"videos into another folder with --fps {form.fps}"
             )
         end = folder.start + folder.num_frames / form.fps
         if labels is not None and labels.num_frames / labels.fps < end - _LONGEST_UNLABELLED_END:

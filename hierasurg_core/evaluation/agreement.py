@@ -168,8 +168,9 @@ def detector_agreement(
         min_score: Boxes must be above it.
         hit_iou: A pair at this IoU or above is a hit.
 
-    Source: reference-model.md section 4. It leaves open whether boxes without a partner enter the mean IoU;
-    here they do not, for the two shares count them.
+    Source: HieraSurg (arXiv 2506.21287): boxes above 0.5, Hungarian matching by IoU, hits at IoU 0.5 or more.
+    It leaves open whether boxes without a partner enter the mean IoU; here they do not, for the two shares
+    count them.
     """
     pairs, iou_sum, hits, real_boxes, generated_boxes = 0, 0.0, 0, 0, 0
     for real, generated in frames:

@@ -160,9 +160,16 @@ def collect(
     measured = 0
     units = [(work, tasks) for work in works for tasks in work.units()]
 
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            progress.note(line)
+
     def missing(work: Work, tasks: Sequence[Task]) -> list[tuple[Role, Measurer]]:
         pairs = itertools.product(work.roles, measurers)
-        return [pair for pair in pairs if not store.has(unit_key(tasks, *pair))]
+        return [pair for pair in pairs if not store.has(unit_key(tasks, *pair), tell)]
 
     progress.start("measure clips", sum(len(work.tasks) for work in works), "clips")
     for work, tasks in units:
@@ -295,7 +302,14 @@ def maps_of(clip: Clip, size_hw: tuple[int, int]) -> PanopticClip | None:
     return PanopticClip(fit_maps(whole.map_FHW[seconds], size_hw), whole.num_entities)
 
 
-def pair_up(clips: Sequence[Clip], side: Side, real: Side, *, stride_ratio: float = 1.0) -> list[Task]:
+def pair_up(
+    clips: Sequence[Clip],
+    side: Side,
+    real: Side,
+    *,
+    stride_ratio: float = 1.0,
+    offsets: Sequence[int] | None = None,
+) -> list[Task]:
     """Finds for each generated clip the real one and the given frame.
 
     A sample that was started from a clip of a data set is held to that clip; any other clip to the real one
@@ -306,17 +320,20 @@ def pair_up(clips: Sequence[Clip], side: Side, real: Side, *, stride_ratio: floa
         side: That side.
         real: The other.
         stride_ratio: Frames of the real side for one of the generated side.
+        offsets: Frames of a real clip, counted from its start; None: those of the generated clip.
     """
-    return [_paired(clip, side, real, stride_ratio) for clip in clips]
+    return [_paired(clip, side, real, stride_ratio, offsets) for clip in clips]
 
 
-def _paired(clip: Clip, side: Side, real: Side, ratio: float) -> Task:
+def _paired(clip: Clip, side: Side, real: Side, ratio: float, offsets: Sequence[int] | None) -> Task:
     start = clip.recording.start
     name = str(start["clip"]) if "clip" in start else clip.recording.name
     partner = real.find(name) if "clip" in start or side.kind != "samples" else None
     if partner is not None:
-        frames = tuple(round(frame * ratio) for frame in clip.frames)
-        first = round((clip.frames[0] - clip.lead) * ratio)
+        start_frame = clip.frames[0] - clip.lead
+        first = round(start_frame * ratio)
+        own = [frame - start_frame for frame in clip.frames]
+        frames = tuple(first + offset for offset in (own if offsets is None else offsets))
         given, given_name = (lambda: partner.read((first,))[0]), f"{partner.digest} {partner.size_hw} {first}"
         if frames[-1] < partner.num_frames:
             return Task(clip, Clip(clip.name, partner, frames), given, given_name)

@@ -123,7 +123,7 @@ def load_detector(path: Path, device: torch.device) -> Detector:
 class DetectorMeasurer:
     """Detector agreement of each clip with its real one, as counts that add up over clips.
 
-    Source: reference-model.md section 4: boxes above 0.5, matched by IoU, hits at IoU 0.5 or more.
+    As in HieraSurg (arXiv 2506.21287): boxes above 0.5, matched by IoU, hits at IoU 0.5 or more.
     """
 
     role = "detector"

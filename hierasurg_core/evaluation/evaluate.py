@@ -1,8 +1,8 @@
 """The command `evaluate`: two folders of clips become a report that another lab can check.
 
 Owns the order of things: look at both sides, settle one protocol, load what is at hand, measure every clip
-once, compute every metric, write `report.json` and `report.html`. Everything measured is kept, so the same
-line again measures nothing, and one that was cut off goes on.
+once, compute every metric, write `report.json` and `report.html`. Everything measured is kept in a cache that
+all reports share, so the same clips are measured once, and a run that was cut off goes on.
 
 A run that is refused because of its words or its folders leaves nothing behind.
 """
@@ -21,9 +21,10 @@ import torch
 from hierasurg_core import runtime
 from hierasurg_core.artifacts import ensure_writable_folder, write_json
 from hierasurg_core.config import EvaluateConfig, write_config
+from hierasurg_core.errors import ResourceError
 from hierasurg_core.evaluation import computing, showing
 from hierasurg_core.evaluation.baselines import frozen_clip
-from hierasurg_core.evaluation.cache import Store
+from hierasurg_core.evaluation.cache import Store, user_cache_folder
 from hierasurg_core.evaluation.collect import Role, Task, Work, collect
 from hierasurg_core.evaluation.computing import DISTRIBUTIONS, Numbers
 from hierasurg_core.evaluation.distances import FROZEN, MODEL, REAL, VAE
@@ -32,7 +33,7 @@ from hierasurg_core.evaluation.mini import MINI_CLASSIFIER
 from hierasurg_core.evaluation.protocol import Protocol, load_protocol
 from hierasurg_core.evaluation.recordings import Side, Unreadable
 from hierasurg_core.evaluation.report.html import write_html
-from hierasurg_core.evaluation.report.schema import KIND, SCHEMA, Report, parse_report
+from hierasurg_core.evaluation.report.schema import FEWEST_CLIPS, KIND, SCHEMA, Report, parse_report
 from hierasurg_core.evaluation.settling import Sampling, protocol_facts, settle_protocol, settle_sampling
 from hierasurg_core.evaluation.sides import open_side
 from hierasurg_core.evaluation.table import Table
@@ -40,7 +41,7 @@ from hierasurg_core.evaluation.taking import Taken, take
 from hierasurg_core.progress import Progress
 
 REPORT_FILE, PAGE_FILE, CONFIG_FILE = "report.json", "report.html", "evaluate.yaml"
-_CACHE = "cache"
+_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def evaluate(
     Raises:
         UsageError: Unknown protocol, or rates that do not go together.
         DataError: A folder holds no clips, or none that is long enough.
-        ResourceError: The report's folder cannot be written, or memory is too small.
+        ResourceError: The folder of report or measured clips cannot be written, or memory is too small.
     """
     began = time.monotonic()
     clock = _Clock()
@@ -120,24 +121,23 @@ def evaluate(
         progress.note(note)
     clock.lap("look")
     ensure_writable_folder(config.out)
-    table = Table(replicates=config.replicates, seed=config.seed)
-    networks = load_networks(config, protocol, (generated, real), device, mini, table, progress)
-    clock.lap("load")
-    works = _works(config, taken, networks)
-    store = Store(config.cache or config.out / _CACHE)
-    collected = collect(
-        works, list(networks.measurers.values()), store, batch=config.batch, progress=progress
-    )
-    clock.lap("measure")
     files = config.out / REPORT_FILE, config.out / PAGE_FILE
-    if runtime.rank():
-        return EvaluateResult(None, *files, collected.measured, time.monotonic() - began)
-    if VAE in collected.failed:
-        table.leave_out("vae baseline", collected.failed[VAE])
-    numbers = Numbers(works, store, collected.failed)
-    unread = {role: _unread(numbers, networks, role) for role in (MODEL, REAL)}
-    report = _compute(config, protocol, sampling, taken, networks, numbers, unread, table, progress)
-    clock.lap("compute")
+    table = Table(replicates=config.replicates, seed=config.seed)
+    with _store(config) as store:
+        networks = load_networks(config, protocol, (generated, real), device, mini, table, progress)
+        clock.lap("load")
+        works = _works(config, taken, networks)
+        measurers = list(networks.measurers.values())
+        collected = collect(works, measurers, store, batch=config.batch, progress=progress)
+        clock.lap("measure")
+        if runtime.rank():
+            return EvaluateResult(None, *files, collected.measured, time.monotonic() - began)
+        if VAE in collected.failed:
+            table.leave_out("vae baseline", collected.failed[VAE])
+        numbers = Numbers(works, store, collected.failed)
+        unread = {role: _unread(numbers, networks, role) for role in (MODEL, REAL)}
+        report = _compute(config, protocol, sampling, taken, networks, numbers, unread, table, progress)
+        clock.lap("compute")
     report["sides"] = {
         "generated": _side(generated, taken.generated, sampling, taken.generated_unreadable, unread[MODEL]),
         "real": _side(real, taken.real, sampling, taken.real_unreadable, unread[REAL]),
@@ -154,6 +154,18 @@ def evaluate(
     write_html(parsed, files[1], config.out)
     write_json(files[0], report)
     return EvaluateResult(parsed, *files, collected.measured, time.monotonic() - began)
+
+
+def _store(config: EvaluateConfig) -> Store:
+    """Opens the folder of measured clips: the user's own, or the one that was asked for."""
+    limit_bytes = int(config.cache_gib * _GIB)
+    if config.cache is not None:
+        return Store(config.cache, limit_bytes=limit_bytes)
+    folder = user_cache_folder()
+    try:
+        return Store(folder, limit_bytes=limit_bytes)
+    except ResourceError as error:
+        raise ResourceError(f"{error}: give --cache FOLDER for the measured clips") from error
 
 
 def _works(config: EvaluateConfig, taken: Taken, networks: Networks) -> tuple[Work, ...]:
@@ -188,7 +200,8 @@ def _compute(
         extractor=_main_extractor(protocol, networks),
         seed=config.seed,
     )
-    notes = [*taken.notes, *deviations]
+    warnings = [*_few(taken, unread), *_left_behind(taken, unread), *deviations]
+    notes = [*taken.notes]
     for role, measurer in measurers.items():
         if role in DISTRIBUTIONS:
             computing.distributions(
@@ -207,7 +220,7 @@ def _compute(
         if role == "lpips":
             computing.perceptual(numbers, measurer, taken, table)
         progress.advance()
-    notes += table.warnings
+    warnings += table.warnings
     models = {role: {"name": m.name, "digest": m.digest} for role, m in measurers.items() if m.digest}
     if networks.vae is not None and VAE not in numbers.failed:
         models["vae"] = {"name": networks.vae.name, "digest": networks.vae.digest}
@@ -222,7 +235,8 @@ def _compute(
         "metrics": table.metrics,
         "left_out": table.left_out,
         "plots": table.plots,
-        "notes": list(dict.fromkeys(notes)),
+        "notes": list(dict.fromkeys([*warnings, *notes])),
+        "warnings": list(dict.fromkeys(warnings)),
     }
 
 
@@ -262,6 +276,27 @@ def _unread(numbers: Numbers, networks: Networks, role: str) -> dict[str, str]:
     for measurer in networks.measurers.values():
         unread |= numbers.unreadable(measurer, role)
     return unread
+
+
+def _few(taken: Taken, unread: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Says that the clips are too few for places, where they are."""
+    generated, real = len(taken.generated) - len(unread[MODEL]), len(taken.real) - len(unread[REAL])
+    if min(generated, real) >= FEWEST_CLIPS:
+        return []
+    return [f"{generated} generated and {real} real clips: no metric has a place, which takes {FEWEST_CLIPS}"]
+
+
+def _left_behind(taken: Taken, unread: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Says how many files of each side are not part of any figure."""
+    counts = {
+        "generated": len(taken.generated_unreadable) + len(unread[MODEL]),
+        "real": len(taken.real_unreadable) + len(unread[REAL]),
+    }
+    return [
+        f"{count} {side} file{'' if count == 1 else 's'} could not be read or used: see the list by side"
+        for side, count in counts.items()
+        if count
+    ]
 
 
 def _makers(tasks: Iterable[Task]) -> set[str]:

@@ -6,10 +6,10 @@ metrics only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -42,7 +42,7 @@ from hierasurg_core.runtime import resolve_dtype
 
 MINI = "mini"
 AUTO = "auto"
-_MADE_BY_MINI = "bundled mini models"  # how a record of `generate` calls them
+_OLD_MINI_NAME = "bundled mini models"  # in the model's name, of records that do not say it of the VAE
 
 Loaded = TypeVar("Loaded")
 
@@ -157,8 +157,14 @@ def _which_sam(config: EvaluateConfig, generated: Side) -> str | None:
     """The SAM 2 to load; the mini one by itself only for what the mini models made."""
     if config.sam != AUTO:
         return None if config.sam == NONE else config.sam
-    makers = {str(recording.made_by.get("name", "")) for recording in generated.recordings}
-    return MINI if any(_MADE_BY_MINI in maker for maker in makers) else None
+    return MINI if any(_is_of_mini(recording.made_by) for recording in generated.recordings) else None
+
+
+def _is_of_mini(made_by: Mapping[str, Any]) -> bool:
+    """Tells whether a record's "model" has the mini VAE; records from before that field: by its name."""
+    vae = made_by.get("vae")
+    mini = vae.get("mini") if isinstance(vae, dict) else None
+    return mini if isinstance(mini, bool) else _OLD_MINI_NAME in str(made_by.get("name", ""))
 
 
 def _maps(sam: str | None, config: EvaluateConfig, device: torch.device) -> MapMeasurer | None:

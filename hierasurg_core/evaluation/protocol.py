@@ -32,7 +32,7 @@ class Protocol:
         num_real: Real clips.
         num_generated: Generated clips.
         fps: Frames a second of the clips.
-        stride: Every so manieth frame is taken.
+        stride: Every Nth frame is taken.
         clip_frames: Frames that the extractor sees of a clip.
         resize: "shorter-side" keeps the shape, "stretch" does not, "extractor": the network does it inside.
         resize_px: Side, or shorter side, in pixels after the resize.
@@ -125,11 +125,12 @@ _LOWEST: Mapping[str, int] = types.MappingProxyType(
     }
 )
 
-# Sources. hierasurg: reference-model.md section 4. styleganv: `fvd2048_16f` in src/metrics/metric_main.py and
-# frechet_video_distance.py of github.com/universome/stylegan-v; its data sets are square beforehand. cd-fvd:
-# the defaults of cdfvd/fvd.py, utils/data_utils.py (videos, not frame folders), utils/metric_utils.py (where
-# the divisor stands that it shares with StyleGAN-V) and third_party/VideoMAEv2/utils.py of
-# github.com/songweige/content-debiased-fvd; it takes all real clips there are.
+# Sources. hierasurg: arXiv 2506.21287 and its public code. styleganv: `fvd2048_16f` in
+# src/metrics/metric_main.py and frechet_video_distance.py of github.com/universome/stylegan-v; its data
+# sets are square beforehand. cd-fvd: the defaults of cdfvd/fvd.py, utils/data_utils.py (videos, not frame
+# folders), utils/metric_utils.py (where the divisor stands that it shares with StyleGAN-V) and
+# third_party/VideoMAEv2/utils.py of github.com/songweige/content-debiased-fvd; it takes all real clips
+# there are.
 PRESETS: Mapping[str, Protocol] = types.MappingProxyType(
     {
         "hierasurg": Protocol(
@@ -208,27 +209,91 @@ def protocol_from_dict(values: Mapping[str, object]) -> Protocol:
     return load_config(Protocol, _SECTION, files=[], overrides=values, sets=[])
 
 
-def compare(a: Protocol, b: Protocol) -> None:
-    """Lets two reports be compared only if the same was done for both; the names may differ.
+def compare(a: Protocol, b: Protocol, names: tuple[str, str] | None = None) -> None:
+    """Lets two reports be compared only if the same was done for both; the protocols' names may differ.
+
+    Args:
+        a: Of the first.
+        b: Of the second.
+        names: What an error calls the two; None: the protocols' names.
 
     Raises:
-        UsageError: Facts differ, or are not known in both, so that they may differ; all are named.
+        UsageError: Facts differ, or are not known in both, so that they may differ; all are named, with the
+            options of `evaluate` that make them the same.
     """
-    differing = [
-        f"{fact} ({_said(getattr(a, fact))} against {_said(getattr(b, fact))})"
+    first, second = names or (f"protocol {a.name}", f"protocol {b.name}")
+    differing = {
+        fact: f"{fact} ({_said(getattr(a, fact))} against {_said(getattr(b, fact))})"
         for fact in _FACTS
         if getattr(a, fact) != getattr(b, fact) and not (fact in a._idle and fact in b._idle)
-    ]
+    }
     if differing:
         raise UsageError(
-            f"the protocols '{a.name}' and '{b.name}' differ in {', '.join(differing)}; "
-            "measure both again with one --protocol"
+            f"'{first}' and '{second}' differ in {', '.join(differing.values())}; "
+            f"{_remedy(a, b, set(differing))}"
         )
     if a.unknown:
         raise UsageError(
-            f"the protocols '{a.name}' and '{b.name}' leave open {', '.join(a.unknown)}; "
-            "measure both again with one --protocol"
+            f"'{first}' and '{second}' leave open {', '.join(a.unknown)}; {_remedy(a, b, set(a.unknown))}"
         )
+
+
+_COUNTS = ("num_real", "num_generated")
+_TIMES = ("fps", "stride", "clip_frames")
+_EXTRACTOR = ("extractor", "extractor_sha256")
+_SHORTEST = 4  # frames of a clip that `evaluate` takes
+
+
+def _remedy(a: Protocol, b: Protocol, facts: set[str]) -> str:
+    """Says how both are measured so that these facts become the same."""
+    again = "measure both again with"
+    options: list[str] = []  # to be pasted
+    words: list[str] = []
+    counts = [getattr(one, count) for one in (a, b) for count in _COUNTS]
+    if facts & set(_COUNTS):
+        if None in counts:  # a side of one clip makes no distribution
+            return "measure both again with two clips a side or more"
+        options.append(f"--num {min(counts)}")
+    if facts & set(_TIMES):
+        fps = min((one.fps for one in (a, b) if one.fps is not None), default=None)
+        frames = None if fps is None else _common_frames(a, b, fps)
+        if fps is None or frames is None:
+            words.append("one --fps, --stride and --clip-frames")
+        elif frames < _SHORTEST:
+            return (
+                f"no options make them the same: at {fps:g} frames a second the shorter clips have {frames} "
+                f"frames, and {_SHORTEST} are needed; make clips of one rate and length, measure both again"
+            )
+        else:
+            options.append(f"--fps {fps:.15g} --stride 1 --clip-frames {frames}")
+    if "first_frame_counts" in facts:
+        options.append("--first-frame")
+    if "seed" in facts:
+        options.append(f"--seed {a.seed or b.seed or 0}")
+    other = facts - {*_COUNTS, *_TIMES, *_EXTRACTOR, "first_frame_counts", "seed"}
+    if other and (a.name != b.name or a.extractor == b.extractor):  # else they go with the extractor
+        if a.name in PRESETS:
+            options.append(f"--protocol {a.name}")
+        else:
+            words.append("one --protocol FILE")
+    if facts & set(_EXTRACTOR):
+        words.append("the same --weights-dir, by the same version of hierasurg")
+    return f"{again} {' and '.join(filter(None, (' '.join(options), *words)))}"
+
+
+def _common_frames(a: Protocol, b: Protocol, fps: float) -> int | None:
+    """Returns the frames at a rate that both have clips for; None where a length is not known."""
+    frames: list[int] = []
+    skips_first = a.first_frame_counts == b.first_frame_counts and a.first_frame_counts is False
+    for one in (a, b):
+        if one.fps is None or one.stride is None or one.clip_frames is None:
+            return None
+        seconds = (one.clip_frames - 1) / one.fps
+        if skips_first:  # one more frame stands before the first that counts
+            frames.append(math.floor((seconds + 1 / (one.fps * one.stride)) * fps + 1e-6))
+        else:
+            frames.append(math.floor(seconds * fps + 1e-6) + 1)
+    return min(frames)
 
 
 def _said(value: object) -> str:

@@ -9,6 +9,7 @@ Legend: F frames, H rows, W columns, C the three channels.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,8 +153,18 @@ class Clip:
         return whole_FHWC[1:], whole_FHWC[0]
 
 
+def nearest_frames(count: int, *, stride: float, skip: float) -> tuple[int, ...]:
+    """Returns the numbers of `count` frames from `skip` on, one every `stride`, each rounded to the nearest.
+
+    Example:
+        >>> nearest_frames(4, stride=25 / 8, skip=0)
+        (0, 3, 6, 9)
+    """
+    return tuple(math.floor(skip + index * stride + 0.5) for index in range(count))
+
+
 def cut(
-    side: Side, *, frames: int, stride: int, skip: int, num: int | None
+    side: Side, *, frames: int, stride: float, skip: float, num: int | None
 ) -> tuple[list[Clip], list[Unreadable]]:
     """Cuts a side into clips.
 
@@ -163,7 +174,8 @@ def cut(
     Args:
         side: The folder.
         frames: Of a clip.
-        stride: Every so manieth frame.
+        stride: From one frame of a clip to the next; where it is no whole number, the nearest frames are
+            taken.
         skip: Frames of each clip that are passed over first.
         num: At most so many, spread evenly over the side.
 
@@ -172,9 +184,10 @@ def cut(
     """
     clips: list[Clip] = []
     short: list[Unreadable] = []
-    span = skip + (frames - 1) * stride + 1
+    offsets = nearest_frames(frames, stride=stride, skip=skip)
+    span = offsets[-1] + 1
     for recording in side.recordings:
-        found = list(_cut(recording, span, frames, stride, skip))
+        found = list(_cut(recording, offsets))
         clips += found
         if not found:
             why = f"it has {recording.num_frames} frames, and a clip takes {span}"
@@ -186,16 +199,16 @@ def cut(
     return clips, short
 
 
-def _cut(recording: Recording, span: int, frames: int, stride: int, skip: int) -> Iterator[Clip]:
-    start = 0
+def _cut(recording: Recording, offsets: Sequence[int]) -> Iterator[Clip]:
+    start, span = 0, offsets[-1] + 1
     while start + span <= recording.num_frames:
         black = [frame for frame in range(start, start + span) if frame in recording.black]
         if black:
             start = black[-1] + 1
             continue
-        numbers = tuple(range(start + skip, start + span, stride))[:frames]
+        numbers = tuple(start + offset for offset in offsets)
         name = f"{recording.name}/{start:06d}" if recording.many else recording.name
-        yield Clip(name, recording, numbers, skip)
+        yield Clip(name, recording, numbers, offsets[0])
         if not recording.many:
             return
         start += span

@@ -1,7 +1,8 @@
 """What an evaluation settles before it measures: one rate, one length, a protocol that leaves nothing open.
 
 Owns the rules by which two sides are made comparable, and refuses those that cannot be. Legend: a step is the
-number of a side's own frames from one frame of a clip to the next.
+number of a side's own frames from one frame at the common rate to the next; where it is no whole number, the
+nearest frames are taken.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hierasurg_core.config import EvaluateConfig, to_dict
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.protocol import Protocol
-from hierasurg_core.evaluation.recordings import Side
+from hierasurg_core.evaluation.recordings import Side, nearest_frames
 
 DEFAULT_FRAMES = 16
 _SUBSET_SIZE = 1000
+_SAME_RATE = 1e-3  # of a rate: the difference of 29.97 and 30
 _OF_MINI = (
     "resize",
     "resize_px",
@@ -36,9 +40,9 @@ class Sampling:
 
     Attributes:
         frames: Of a clip.
-        stride: Every so manieth frame at `rate`.
+        stride: From one measured frame to the next, in frames at `rate`.
         rate: Frames a second before the stride.
-        generated_step: Frames of the generated side from one to the next at `rate`.
+        generated_step: Frames of the generated side for one at `rate`, 1 or more.
         real_step: The same of the real side.
         skip: Frames at `rate` that are passed over first.
         notes: What was chosen for the user.
@@ -47,8 +51,8 @@ class Sampling:
     frames: int
     stride: int
     rate: float
-    generated_step: int
-    real_step: int
+    generated_step: float
+    real_step: float
     skip: int
     notes: tuple[str, ...]
 
@@ -57,12 +61,16 @@ class Sampling:
         """Returns measured frames a second."""
         return self.rate / self.stride
 
+    def offsets(self, step: float) -> tuple[int, ...]:
+        """Returns the frames of a clip of a side with this step, counted from the clip's start."""
+        return nearest_frames(self.frames, stride=self.stride * step, skip=self.skip * step)
+
 
 def settle_sampling(config: EvaluateConfig, protocol: Protocol, generated: Side, real: Side) -> Sampling:
     """Finds one rate and one length for both sides.
 
     Raises:
-        UsageError: The rates differ and none was asked for, or what was asked for is no part of a side's.
+        UsageError: The rates differ and none was asked for, or a side has fewer frames a second than asked.
         DataError: A side mixes rates, or its clips are too short.
     """
     rates = [_rate(side) for side in (generated, real)]
@@ -83,11 +91,19 @@ def settle_sampling(config: EvaluateConfig, protocol: Protocol, generated: Side,
                 f"give --fps {min(generated_rate, real_rate):g} to compare both at one rate"
             )
         wanted = generated_rate
-    steps = [_step(side, rate, wanted) for side, rate in ((generated, generated_rate), (real, real_rate))]
+    both = ((generated, generated_rate), (real, real_rate))
+    _expect_rate(wanted, both)
+    steps = [_step(rate, wanted) for _, rate in both]
+    notes += [
+        f"{side.path} has {rate:g} frames a second: the nearest frames to {wanted:g} a second are taken, "
+        f"up to {500 / rate:.0f} ms off"
+        for (side, rate), step in zip(both, steps, strict=True)
+        if step != int(step)
+    ]
     counts = protocol.first_frame_counts if config.first_frame is None else config.first_frame
     skip = 0 if counts is None or counts else 1
     longest = min(
-        (_usual_length(side) - 1) // step + 1 - skip
+        math.ceil((_usual_length(side) - 0.5) / step) - skip
         for side, step in zip((generated, real), steps, strict=True)
     )
     frames = config.clip_frames or protocol.clip_frames or DEFAULT_FRAMES
@@ -176,14 +192,20 @@ def _rate(side: Side) -> float | None:
     return next(iter(rates), None)
 
 
-def _step(side: Side, rate: float, wanted: float) -> int:
-    step = round(rate / wanted)
-    if step < 1 or abs(rate - step * wanted) > 1e-3 * rate:
+def _expect_rate(wanted: float, sides: Sequence[tuple[Side, float]]) -> None:
+    """Refuses a rate that a side does not have: frames are left out, none are made up."""
+    side, lowest = min(sides, key=lambda one: one[1])
+    if wanted > lowest * (1 + _SAME_RATE):
         raise UsageError(
-            f"{side.path} has {rate:g} frames a second, of which {wanted:g} a second cannot be taken evenly; "
-            "give --fps a whole fraction of it"
+            f"{side.path} has {lowest:g} frames a second, fewer than {wanted:g}: "
+            f"give --fps {lowest:g}, or less"
         )
-    return step
+
+
+def _step(rate: float, wanted: float) -> float:
+    """Returns frames at `rate` for one at `wanted`; whole where a rate such as 29.97 is near a multiple."""
+    whole = round(rate / wanted)
+    return float(whole) if abs(rate - whole * wanted) <= _SAME_RATE * rate else rate / wanted
 
 
 def _usual_length(side: Side) -> int:

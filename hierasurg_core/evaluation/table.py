@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hierasurg_core.evaluation.distances import MODEL, VAE, Distances, RoleValue
+from hierasurg_core.evaluation.distances import FROZEN, MODEL, VAE, Distances, RoleValue
+from hierasurg_core.evaluation.report.schema import FEWEST_CLIPS
 from hierasurg_core.evaluation.scalars import ClipValues, by_phase, by_triplet, mean_of, places_of
 
 ROLES = ("real", "vae", "frozen", "model")
@@ -61,7 +62,7 @@ class Table:
         places: Mapping[str, float] | None = None,
         note: str | None = None,
     ) -> None:
-        """Adds a metric; one without the model's value is left out."""
+        """Adds a metric; one without the model's value is left out, and one of few clips has no place."""
         finite = {role: value for role, value in values.items() if math.isfinite(value.value)}
         if MODEL not in finite:
             self.leave_out(name, "there is nothing to measure in the generated clips")
@@ -73,7 +74,10 @@ class Table:
             "mini": mini,
             "extractor": extractor,
             "values": {role: _plain(finite[role]) for role in ROLES if role in finite},
-            **{key: _place(places or {}, role) for key, role in (("place", MODEL), ("vae_place", VAE))},
+            **{
+                key: _place(places or {}, role) if _is_of_enough(finite, role) else None
+                for key, role in (("place", MODEL), ("vae_place", VAE))
+            },
             "note": note,
         }
 
@@ -151,6 +155,12 @@ class Table:
 def _plain(value: RoleValue) -> dict[str, Any]:
     interval = None if value.interval is None else [_rounded(end) for end in value.interval]
     return {"value": _rounded(value.value), "interval": interval, "count": value.count}
+
+
+def _is_of_enough(values: Mapping[str, RoleValue], role: str) -> bool:
+    """Tells whether a role and the frozen first frames of the real clips rest on enough clips for a place."""
+    counts = [values[name].count for name in (role, FROZEN) if name in values]
+    return min(counts, default=0) >= FEWEST_CLIPS
 
 
 def _place(places: Mapping[str, float], role: str) -> float | None:

@@ -67,8 +67,13 @@ def take(
                 f"no clip of {side.path} is long enough ({first}); give a smaller --clip-frames or --stride"
             )
     (generated_clips, generated_short), (real_clips, real_short) = cuts
-    ratio = sampling.real_step / sampling.generated_step
-    tasks = pair_up(generated_clips, generated, real, stride_ratio=ratio)
+    tasks = pair_up(
+        generated_clips,
+        generated,
+        real,
+        stride_ratio=sampling.real_step / sampling.generated_step,
+        offsets=sampling.offsets(sampling.real_step),
+    )
     unsure = [task.unsure for task in tasks if task.unsure is not None]
     notes = [*sampling.notes, *generated.notes, *real.notes]
     paired = sum(task.real is not None for task in tasks)

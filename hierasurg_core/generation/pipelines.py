@@ -5,7 +5,7 @@ pipeline folders and saves them as diffusers does, and refuses sizes and frame c
 halve evenly, and output that is not finite.
 
 Legend: B clips, F frames, C channels, H W pixels, h w latent sides.
-Source: reference-model.md sections 1 and 3.
+Source: HieraSurg (arXiv 2506.21287) and its public code.
 """
 
 import contextlib

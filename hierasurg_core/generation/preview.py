@@ -23,6 +23,7 @@ _COLUMNS = 8
 _WIDTH = 192  # pixels of a picture on the sheet
 _GAP = 4
 _CAPTION = 20
+_SWATCH = 10  # side of a colour in the legend
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 
 
@@ -43,6 +44,8 @@ class Strip:
 
 def contact_sheet(strips: Sequence[Strip]) -> NDArray[np.uint8]:
     """Draws samples below each other: a caption, frames spread over the clip, and the maps of these moments.
+
+    The legend says which colour of the maps has which id; it stands beside the caption, or below it.
 
     Returns:
         uint8 (H, W, 3).
@@ -82,12 +85,46 @@ def _draw(strip: Strip) -> NDArray[np.uint8]:
     height, width = strip.frames_FHWC.shape[1:3]
     cell = (_WIDTH, max(1, round(_WIDTH * height / width)))
     pitch = (cell[0] + _GAP, cell[1] + _GAP)
-    sheet = Image.new("RGB", (count * pitch[0] + _GAP, _CAPTION + 2 * pitch[1] + _GAP), _PAPER)
-    ImageDraw.Draw(sheet).text((_GAP, _GAP), strip.caption, _INK, ImageFont.load_default(13))
+    width = count * pitch[0] + _GAP
+    font = ImageFont.load_default(13)
+    names = [(_id_name(strip.maps, level), paint(np.array(level, np.uint8))) for level in strip.maps.levels]
+    widths = [_SWATCH + 2 * _GAP + round(font.getlength(name)) + 2 * _GAP for name, _ in names]
+    beside = round(font.getlength(strip.caption)) + 6 * _GAP + sum(widths) <= width
+    lines = _lines(widths, width - 2 * _GAP)
+    top = _CAPTION if beside else _CAPTION * (1 + len(lines))
+    sheet = Image.new("RGB", (width, top + 2 * pitch[1] + _GAP), _PAPER)
+    drawing = ImageDraw.Draw(sheet)
+    drawing.text((_GAP, _GAP), strip.caption, _INK, font)
+    for row, line in enumerate([range(len(names))] if beside else lines):
+        x, y = (width - sum(widths), _GAP) if beside else (_GAP, _CAPTION * (1 + row) + _GAP)
+        for index in line:
+            name, rgb_3 = names[index]
+            swatch = (x, y + 2, x + _SWATCH, y + 2 + _SWATCH)
+            drawing.rectangle(swatch, fill=tuple(map(int, rgb_3)), outline=_INK)
+            drawing.text((x + _SWATCH + _GAP, y), name, _INK, font)
+            x += widths[index]
     rows = ((strip.frames_FHWC, Image.Resampling.BICUBIC), (maps_FHWC, Image.Resampling.NEAREST))
     for row, (pictures_FHWC, method) in enumerate(rows):
         chosen = np.linspace(0, len(pictures_FHWC) - 1, count).round().astype(int)
         for column, picture_HWC in enumerate(pictures_FHWC[chosen]):
-            place = (_GAP + column * pitch[0], _CAPTION + _GAP + row * pitch[1])
+            place = (_GAP + column * pitch[0], top + _GAP + row * pitch[1])
             sheet.paste(Image.fromarray(picture_HWC).resize(cell, method), place)
     return np.array(sheet)
+
+
+def _id_name(maps: PanopticClip, level: int) -> str:
+    """Returns an id as the legend has it: the number that `--edit` takes, or what the ground is."""
+    return {maps.num_entities: "background", maps.max_id: "black border"}.get(level, str(level))
+
+
+def _lines(widths: Sequence[int], most: int) -> list[list[int]]:
+    """Breaks entries of these widths into lines of at most so many pixels."""
+    lines: list[list[int]] = [[]]
+    left = most
+    for index, width in enumerate(widths):
+        if width > left and lines[-1]:
+            lines.append([])
+            left = most
+        lines[-1].append(index)
+        left -= width
+    return lines

@@ -132,11 +132,18 @@ class ModelPlan:
         return pipeline
 
     def describe(self) -> dict[str, Any]:
-        """Returns name, folders and the SHA-256 of every config and weight file, and of text vectors."""
+        """Returns name, folders and the SHA-256 of every config and weight file, and of text vectors.
+
+        The VAE's "mini" tells whether its weights are those of the bundled mini models, as in every run of
+        the preset mini: such a model makes frames of the phantom.
+        """
         folders = {"m2v": self.m2v.folder, "vae": self.vae, "scheduler": self.scheduler}
         if self.s2m is not None:
             folders = {"s2m": self.s2m.folder, **folders}
-        said = {"name": self.name, **{part: _describe_folder(folder) for part, folder in folders.items()}}
+        said: dict[str, Any] = {"name": self.name}
+        said |= {part: _describe_folder(folder) for part, folder in folders.items()}
+        bundled = _describe_folder(local_folder("mini") / "vae")
+        said["vae"]["mini"] = _weights_of(said["vae"]) == _weights_of(bundled)
         vectors = self._text_vectors()
         if vectors:
             said["text_vectors"] = {
@@ -390,6 +397,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise WeightsError(f"{path} holds no JSON object")
     return config
+
+
+def _weights_of(described: Mapping[str, Any]) -> set[str]:
+    """Returns the digests of a described folder's weight files, whatever their names."""
+    return {digest for name, digest in described["sha256"].items() if not name.endswith(".json")}
 
 
 def _describe_folder(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Owns the form "grasper,retract,gallbladder@0-7; hook,dissect,cystic_duct@8-15". It refuses two triplets in
 one second: the models read one a second, that of CholecT50's first instance.
 
-Source: reference-model.md section 3, "one id a frame (the frame's first instance)".
+Source: HieraSurg's public code, which reads one id a frame, that of the frame's first instance.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Masks of everything in a frame: a grid of points, SAM 2's mask decoder, its own scores, no duplicates.
 
-Owns the procedure of sam2's automatic mask generator as reference-model section 2 sets it, on features that
-are there already: the crops' denser points are put to the whole frame's features instead of encoding four
-crops again. Candidates that could not stay are not refined: those far from any area that an object may have,
-and those that a better one already covers. Letters: see `sam_network`; P points, M masks of a point.
+Owns the procedure of sam2's automatic mask generator with HieraSurg's settings (8 points a side, one layer of
+crops, predicted IoU and stability of 0.9 or more, no duplicates above 0.9), on features that are there
+already: the crops' denser points are put to the whole frame's features instead of encoding four crops again.
+Candidates that could not stay are not refined: those far from any area that an object may have, and those
+that a better one already covers. Letters: see `sam_network`; P points, M masks of a point.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ length 1, so that the error is 2 (1 - cosine) / C and a threshold means an angle
 
 Legend: F frames, N masks, P sampled pixels of a mask, Q points of a mask, C channels, h w patches.
 
-Source: reference-model.md section 2, step 2.
+Source: HieraSurg (arXiv 2506.21287) and its public code: RADIO features, averaged over four points of a mask.
 """
 
 from __future__ import annotations

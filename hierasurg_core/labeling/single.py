@@ -1,6 +1,6 @@
 """The map of a single photograph, for whoever has one and no video.
 
-Owns nothing but the way: automatic masks, section 2's rules, ground.
+Finds automatic masks, cleans them by `refine`'s rules and calls the rest background.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ others are compared with all that the video has shown before. It knows no pixels
 
 Legend: F frames, N masks of a frame, E entities, C channels.
 
-Source: reference-model.md section 2, steps 3 and 4.
+Source: HieraSurg (arXiv 2506.21287); its public code prompts again from every frame.
 """
 
 from __future__ import annotations

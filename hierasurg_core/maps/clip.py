@@ -136,7 +136,7 @@ def normalise_levels(
     Raises:
         ValueError: There is not one positive highest id a clip, or an id lies above it.
 
-    Source: reference-model.md section 3, "map values id / max id in [0, 1]".
+    Source: HieraSurg's public code.
     """
     highest_B = np.asarray(max_id_B)
     if highest_B.shape != map_BFHW.shape[:1] or not (highest_B > 0).all():

@@ -5,7 +5,7 @@ colour at i / n. `decode_colours` undoes that for what a generator made of it, w
 colours noisy. The palette is known, so nothing is clustered; more than 20 levels are refused, because
 `tab20` cannot tell them apart.
 
-Source: reference-model.md section 3, "S2M" and "From coloured video back to maps".
+Source: HieraSurg's public code, which finds the colours by k-means instead.
 """
 
 import os

@@ -8,7 +8,7 @@ Reading executes nothing that a file names. Every name a map file may call stand
 stand-in of ours that checks its arguments; any other name is refused. Plain pickles of boolean arrays, as
 the public code writes them with numpy 1 or 2, are read too.
 
-Source: reference-model.md section 2; design.md, contract "Maps".
+Source: the files of HieraSurg's public code.
 """
 
 import pickle

@@ -153,7 +153,7 @@ def expect_same_text_vectors(source: Path | None, run: Path) -> None:
     if source is not None and own.is_file() and sha256_file(own) != sha256_file(source):
         raise UsageError(
             f"{run} was begun with other text vectors than {source}: go on with --text-vectors {own}, or "
-            "start anew with --resume never"
+            "start anew in another folder with --out"
         )
 
 

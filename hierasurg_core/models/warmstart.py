@@ -1,10 +1,9 @@
 """A new S2M or M2V out of a base model: which of its tensors go where, and which are new.
 
-Owns the rules of reference-model.md section 3, "Warm start": equal names and shapes are copied; input
-channels and norm inputs that the base lacks are zeros, as is what adds labels to frames, so that at step 0
-the model behaves as its base and what was added is silent; the rest is new. The base is a CogVideoX-2b
-transformer, or one of our own stage (ours or public). Every tensor of both sides is accounted for: one that
-fits no rule is an error.
+Owns the rules: equal names and shapes are copied; input channels and norm inputs that the base lacks are
+zeros, as is what adds labels to frames, so that at step 0 the model behaves as its base and what was added is
+silent; the rest is new. The base is a CogVideoX-2b transformer, or one of our own stage (ours or public).
+Every tensor of both sides is accounted for: one that fits no rule is an error.
 
 Refuses: the choice of a base, and training.
 """

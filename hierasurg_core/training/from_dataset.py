@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,14 @@ from hierasurg_core.training.batch import Batch
 
 StageName = Literal["s2m", "m2v"]
 _LARGEST_SEED = 2**63
+
+
+def too_many_ids(dataset: Path) -> DataError:
+    """Returns what to say of a data set without a clip that S2M's colours can show."""
+    return DataError(
+        f"no clip of {dataset} has 20 ids or fewer, as S2M's colours need: label again with --max-objects 18 "
+        "or less, and build the data set again with --no-resume"
+    )
 
 
 class DatasetSource:
@@ -76,10 +85,7 @@ class DatasetSource:
                 raise UsageError(f"{name} {value}: it must be at least 1")
         usable = clips.paintable() if stage == "s2m" else list(range(len(clips)))
         if not usable:
-            raise DataError(
-                f"no clip of {clips.manifest.folder} has 20 ids or fewer, as S2M's colours need: label with "
-                "--max-objects 18 or less"
-            )
+            raise too_many_ids(clips.manifest.folder)
         self._clips, self._stage, self._usable = clips, stage, np.array(usable)
         self._batch, self._seed, self._device = batch, seed, torch.device(device)
         self._rank, self._world_size = rank, world_size
@@ -122,7 +128,7 @@ class DatasetSource:
             raise DataError(
                 f"cannot continue in the same order: the run began with {state['clips']} clips and "
                 f"{self._clips.manifest.folder} has {len(self._usable)} now; give the same data set, or "
-                "start anew with --resume never"
+                "start anew in another folder with --out"
             )
         self._seed, self._epoch, self._offset = state["seed"], state["epoch"], state["offset"]
 

@@ -81,8 +81,8 @@ class Workload:
 
         Recomputation is not counted.
 
-        A forward pass takes 2 operations a token and value of the blocks' 12 D x D matrices, and 4 N^2 D for
-        attention (baselines.md).
+        A forward pass of a block takes 2 operations a token and value of its 12 D x D matrices, and 4 N^2 D
+        for attention.
         """
         return (
             (3.0 + self.extra_calls)

@@ -40,6 +40,7 @@ from hierasurg_core.models.warmstart import (
 )
 from hierasurg_core.runtime import free_memory
 from hierasurg_core.training.distill import SUFFIX, expect_teacher, freeze_maps, make_grid
+from hierasurg_core.training.from_dataset import too_many_ids
 from hierasurg_core.training.memory import (
     MemoryEstimate,
     Workload,
@@ -228,7 +229,8 @@ def open_clips(
     if manifest.contents == LATENTS or encoder is None:
         raise DataError(
             f"the latents of {config.dataset} were made with object dropout {manifest.object_dropout:g}; "
-            f"build the data set with --set object_dropout={config.object_dropout:g}, or with --on-the-fly"
+            f"build it again with --no-resume --set object_dropout={config.object_dropout:g}, "
+            "or with --no-resume --on-the-fly"
         )
     entries = [entry for entry in manifest.shards if entry.split == split]
     changed = dataclasses.replace(manifest, object_dropout=config.object_dropout)
@@ -248,10 +250,16 @@ def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size:
         clips = len(opened.paintable()) if stage == "s2m" else len(opened)
         if stage == "s2m" or (isinstance(config, TrainM2VConfig) and config.hierarchical):
             _expect_labels(opened, config.dataset, stage)
+    if not clips and stage == "s2m" and manifest.contents == LATENTS:
+        raise too_many_ids(config.dataset)
+    if not clips:
+        raise DataError(
+            f"{config.dataset} has no clip to train on: build it again with other lists of videos"
+        )
     if clips < world_size:
         raise DataError(
             f"{config.dataset} has {clips} clips that {stage} can learn from, fewer than the {world_size} "
-            "processes: use fewer GPUs, or build a larger data set"
+            f"processes: give --gpus {clips} or less, or build a larger data set"
         )
     return clips
 
@@ -319,7 +327,7 @@ def _expect_same_vae(manifest: Manifest, vae: VaeIdentity, config: StageConfig, 
         raise DataError(
             f"{config.dataset} was made with the VAE of {manifest.vae.name} ({manifest.vae.sha256[:8]}), not "
             f"that of {base_name} ({vae.sha256[:8]}): give --base {manifest.vae.name}, or build it again "
-            f"with --base {base_name}"
+            f"with --no-resume --base {base_name}"
         )
 
 
@@ -343,7 +351,8 @@ def _expect_labels(clips: ClipDataset, dataset: Path, stage: str) -> None:
         if (sample.phase_S >= 0).any() or (sample.triplet_S >= 0).any():
             return
     raise DataError(
-        f"{dataset} has no phases and triplets, which {stage} learns from: build it again with --labels"
+        f"{dataset} has no phases and triplets, which {stage} learns from: build it again with --no-resume "
+        "and the folder of labels as --labels"
     )
 
 

@@ -60,7 +60,7 @@ from hierasurg_core.training.stages import M2VStage, S2MStage, UnconditionalStag
 from hierasurg_core.training.trainer import Extras, TrainResult, train
 
 PUBLIC = "public"
-_MATRIX = 8192  # sides of the product that stands for a GPU's peak (baselines.md)
+_MATRIX = 8192  # sides of the product that stands for a GPU's peak; an H100 reaches 782 TFLOP/s in bf16
 
 
 @dataclass(frozen=True)

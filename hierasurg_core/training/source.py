@@ -135,7 +135,7 @@ class LatentCacheSource:
         if state["clips"] != len(self._clips):
             raise DataError(
                 f"cannot continue in the same order: the run began with {state['clips']} clips and there "
-                f"are {len(self._clips)} now; give the same data, or start anew with --resume never"
+                f"are {len(self._clips)} now; give the same data, or start anew in another folder with --out"
             )
         self._seed, self._epoch, self._offset = state["seed"], state["epoch"], state["offset"]
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_label quality [VIDEOS] [SECONDS]   mini SAM 2, no hints (20 of 48 s)
     python -m tests.benchmarks.bench_label calibrate [VIDEOS]           cosines of masks of one entity, of two
     python -m tests.benchmarks.bench_label memory [FRAMES ...]          mini SAM 2 on the CPU, small (100 400)
-    python -m tests.benchmarks.bench_label refine                       section 2's rules on one core, 854x480
+    python -m tests.benchmarks.bench_label refine                       rules of masks on one core, 854x480
     python -m tests.benchmarks.bench_label speed [FRAMES ...]           SAM 2.1 Large's architecture (100 400)
 
 `sam=FOLDER` at the end takes a mini SAM 2 that is not the bundled one.

@@ -34,7 +34,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir(parents=True)
         for number, frame_HWC in enumerate(video_FHWC):
             write_png(folder / f"{number:06d}.png", frame_HWC)
-    assert run([*LINE, str(root / "samples"), "--real", str(root / "real"), "-o", str(root / "report")]) == 0
+    sides = (str(root / "samples"), "--real", str(root / "real"))
+    assert run([*LINE, *sides, "-o", str(root / "report"), "--cache", str(root / "cache")]) == 0
     return root
 
 
@@ -44,7 +45,7 @@ def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     for name in ("samples", "real"):
         shutil.copytree(world / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "hierasurg.yaml").write_text(f"evaluate:\n  cache: {world}/report/cache\n")
+    (tmp_path / "hierasurg.yaml").write_text(f"evaluate:\n  cache: {world}/cache\n")
     return tmp_path
 
 
@@ -74,8 +75,9 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if ".partial" in path.name]
 
 
-def test_samples_against_videos(folder: Path, call: Call):
+def test_samples_against_videos(folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch):
     Path("hierasurg.yaml").unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "caches"))
     result = said(call, "samples", "--real", "real")
     assert list(result) == [
         *("report", "html", "clips", "protocol", "metrics", "left_out", "notes", "measured_units", "seconds")
@@ -90,7 +92,7 @@ def test_samples_against_videos(folder: Path, call: Call):
     assert set(result["metrics"]["fvd-mini"]["baselines"]) == {"frozen", "real"}
     assert result["measured_units"] == 2
     assert sorted(path.name for path in Path("report").iterdir()) == [
-        *("cache", "clips", "evaluate.yaml", "report.html", "report.json")
+        *("clips", "evaluate.yaml", "report.html", "report.json")
     ]
     report = read_report(Path("report"))
     assert [sample.name for sample in report.samples] == sorted(sample.name for sample in report.samples)
@@ -98,10 +100,11 @@ def test_samples_against_videos(folder: Path, call: Call):
         assert read_video(Path("report") / sample.generated)[0].shape == (FRAMES, *SIZE_HW, 3)
     assert leftovers(folder) == []
     before = Path("report/report.json").read_text()
-    again = said(call, "samples", "--real", "real", "--config", "report/evaluate.yaml")
+    assert list(Path("caches/hierasurg/evaluate").rglob("*.safetensors"))
+    again = said(call, "samples", "--real", "real", "--config", "report/evaluate.yaml", "-o", "other")
     assert again["measured_units"] == 0
     assert again["metrics"] == result["metrics"]
-    assert json.loads(before)["metrics"] == json.loads(Path("report/report.json").read_text())["metrics"]
+    assert json.loads(before)["metrics"] == json.loads(Path("other/report.json").read_text())["metrics"]
 
 
 def test_folders_of_frames_on_both_sides(world: Path, tmp_path: Path, call: Call):
@@ -145,6 +148,7 @@ def test_two_processes_give_the_report_of_one(folder: Path):
     for vae in ("mini", "damaged"):
         for out, more in (("one", ()), ("two", ("--gpus", "2"))):
             line = ("samples", "--real", "real", "-o", f"{out} {vae}", "--vae", vae, *more)
+            line = (*line, "--cache", f"cache of {out}")
             process = started(*line, cwd=folder)
             printed, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
@@ -162,21 +166,21 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     """Three units a side; the process dies (no clean-up at all) once it has kept something."""
     monkeypatch.chdir(tmp_path)
     write_softer_sides(tmp_path, 40, FRAMES, SIZE_HW)
-    process = started("samples", "--real", "real", cwd=tmp_path)
-    while not list(Path("report").rglob("cache/*/*.safetensors")):
+    process = started("samples", "--real", "real", "--cache", "cache", cwd=tmp_path)
+    while not list(Path("cache").glob("*/[0-9a-f]*.safetensors")):
         assert process.poll() is None
         time.sleep(0.002)
     process.kill()
     process.communicate()
     assert not Path("report/report.json").exists()
-    rest = said(call, "samples", "--real", "real")
-    whole = said(call, "samples", "--real", "real", "-o", "whole")
+    rest = said(call, "samples", "--real", "real", "--cache", "cache")
+    whole = said(call, "samples", "--real", "real", "-o", "whole", "--cache", "whole cache")
     assert 0 < rest["measured_units"] <= whole["measured_units"] == 6
     assert rest["metrics"] == whole["metrics"]
-    again = said(call, "samples", "--real", "real")
+    again = said(call, "samples", "--real", "real", "--cache", "cache")
     assert again["measured_units"] == 0
-    kept = {path.name for path in Path("report/cache").rglob("*.safetensors")}
-    assert kept == {path.name for path in Path("whole/cache").rglob("*.safetensors")}
+    kept = {path.name for path in Path("cache").rglob("*.safetensors")}
+    assert kept == {path.name for path in Path("whole cache").rglob("*.safetensors")}
 
 
 # Bad input

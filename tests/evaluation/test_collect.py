@@ -40,7 +40,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(world: Path, out: Path, progress: SilentProgress | None = None, **changes: object) -> EvaluateResult:
-    config = EvaluateConfig(world / "samples", world / "real", out, vae="none", replicates=4, wall=1)
+    cache = out / "cache"
+    config = EvaluateConfig(world / "samples", world / "real", out, cache, vae="none", replicates=4, wall=1)
     config = dataclasses.replace(config, **changes)
     return evaluate(config, progress or SilentProgress(), CPU, mini=world / "mini")
 
@@ -58,6 +59,16 @@ class Stopping(SilentProgress):
         self._left -= n if self._measuring else 0
         if self._left < 0:
             raise KeyboardInterrupt
+
+
+class Told(SilentProgress):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
 
 def test_a_run_that_was_stopped_goes_on(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -81,8 +92,10 @@ def test_damaged_numbers_are_measured_again_at_once(world: Path, tmp_path: Path)
     before = run(world, tmp_path)
     for file in sorted((tmp_path / "cache").rglob("*.safetensors"))[:2]:
         file.write_bytes(file.read_bytes()[:-8])
-    after = run(world, tmp_path)
+    told = Told()
+    after = run(world, tmp_path, told)
     assert after.measured >= 1
+    assert sum("is damaged (" in note and note.endswith("measured again") for note in told.notes) == 2
     assert before.report is not None
     assert after.report is not None
     assert after.report.metrics == before.report.metrics

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_datasets
 import torch
-from evaluation.phantom_sides import drawn, write_softer_sides, write_videos
+from evaluation.phantom_sides import drawn, write_samples, write_softer_sides, write_videos
 from evaluation.tiny_networks import BrightBox, TinyClassifier, TinyI3D, TinyVgg, script, write_tiny_mini
 
 from hierasurg_core.artifacts import read_json, sha256_file
@@ -52,6 +52,7 @@ def settings(world: Path, out: Path, **changes: Any) -> EvaluateConfig:
         "generated": world / "samples",
         "real": world / "real",
         "out": out,
+        "cache": out / "cache",
         "vae": "none",
         "replicates": 10,
         "wall": 2,
@@ -102,6 +103,9 @@ def test_the_report_is_whole(everything: tuple[EvaluateConfig, EvaluateResult]):
     assert report.generated.clips == report.real.clips == COUNT
     assert report.generated.frames == FRAMES
     assert set(report.models) == {"mini", "i3d", "lpips", "classifier", "detector", "vae"}
+    assert all(metric.place is None and metric.vae_place is None for metric in report.metrics.values())
+    assert "6 generated and 6 real clips: no metric has a place, which takes 20" in report.warnings
+    assert set(report.warnings) < set(report.notes)
     left = {entry.metric for entry in report.left_out}
     assert left == {"fvd-videomae", "fid", "kid", "is", "map-iou", "map-boundary-f"}
     assert report.plots.per_second["psnr"][1][0] == 1
@@ -220,6 +224,28 @@ def test_videos_without_records_leave_out_what_nobody_asked_for(world: Path, tmp
     reasons = {entry.metric: entry.why for entry in result.report.left_out}
     assert "which phase" in reasons["phase-agreement-mini"]
     assert "--from-dataset" in reasons["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("model", "judged"),
+    [
+        ({"name": "S2M of runs/s2m and M2V of runs/m2v", "vae": {"mini": True}}, True),
+        ({"name": "M2V of a folder called bundled mini models", "vae": {"mini": False}}, False),
+        ({"name": "the bundled mini models with M2V of runs/m2v", "vae": {"folder": "vae"}}, True),  # old
+        ({"name": "S2M of runs/s2m and M2V of runs/m2v", "vae": {"folder": "vae"}}, False),
+    ],
+)
+def test_the_mini_sam_judges_what_mini_models_made(
+    world: Path, tmp_path: Path, model: dict[str, Any], judged: bool
+):
+    clips = drawn(2, 4, frames=4, size_hw=SIZE_HW)
+    write_samples(tmp_path / "samples", clips, model=model)
+    write_videos(tmp_path / "real", clips)
+    sides = {"generated": tmp_path / "samples", "real": tmp_path / "real"}
+    result = run(world, settings(world, tmp_path / "report", **sides))
+    assert result.report is not None
+    assert ("map-iou" in result.report.metrics) == judged
+    assert ("map-iou" in {left.metric for left in result.report.left_out}) == (not judged)
 
 
 def test_wrong_weights_cost_their_own_metrics_only(world: Path, tmp_path: Path):

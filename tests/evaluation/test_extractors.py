@@ -1,5 +1,7 @@
 """Networks of others, through the real code that loads and calls them, with small modules in their place."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +28,18 @@ from hierasurg_core.evaluation.conditional import LpipsMeasurer, PairMeasurer
 from hierasurg_core.evaluation.detecting import COUNTS, DetectorMeasurer, load_detector
 from hierasurg_core.evaluation.extractors import (
     I3D,
+    INCEPTION,
+    LPIPS,
+    VIDEOMAE,
     I3DExtractor,
     InceptionExtractor,
     MiniExtractor,
+    Published,
     VideoMAEExtractor,
     checked_digest,
     find_weights,
 )
-from hierasurg_core.evaluation.measuring import Measured
+from hierasurg_core.evaluation.measuring import Measured, Measurer
 from hierasurg_core.evaluation.preparing import Preparation, preparation_of, prepared_BFCHW
 from hierasurg_core.evaluation.protocol import PRESETS, Protocol
 
@@ -237,3 +243,34 @@ def test_comparisons_leave_open_what_has_nothing_to_compare_with():
     assert np.isnan(rows["first_psnr"][1])
     assert rows["warp"][1] == 0 < rows["warp"][0]
     assert rows["motion_px"][1] == 0
+
+
+# The published files themselves, in the folder that HIERASURG_WEIGHTS names
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("published", "load", "shapes"),
+    [
+        (I3D, lambda path: I3DExtractor(path, PRESETS["hierasurg"], CPU), {"clip": (1, 400)}),
+        (VIDEOMAE, lambda path: VideoMAEExtractor(path, PRESETS["cd-fvd"], CPU), {"clip": (1, 768)}),
+        (
+            INCEPTION,
+            lambda path: InceptionExtractor(path, CPU),
+            {"frame": (1, 16, 2048), "logits": (1, 16, 1008)},
+        ),
+        (LPIPS, lambda path: LpipsMeasurer(path, CPU), {"first_lpips": (1,)}),
+    ],
+    ids=["i3d", "videomae", "inception", "lpips"],
+)
+def test_published_networks_give_finite_numbers(
+    published: Published, load: Callable[[Path], Measurer], shapes: dict[str, tuple[int, ...]]
+):
+    folder = Path(os.environ["HIERASURG_WEIGHTS"])
+    path = find_weights(published, None, folder)
+    if path is None:
+        pytest.skip(f"no {published.file} in {folder}")
+    video_FHWC = np.random.default_rng(0).integers(0, 255, (16, 64, 96, 3), dtype=np.uint8)
+    rows = load(path).measure([Measured(video_FHWC, given_HWC=video_FHWC[1])])
+    assert {name: values.shape for name, values in rows.items()} == shapes
+    assert all(np.isfinite(values).all() for values in rows.values())

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,34 @@ def test_differing_and_unknown_facts_are_named():
     unsaid = dataclasses.replace(COMPLETE, fps=None)
     with pytest.raises(UsageError, match="leave open fps;"):
         compare(unsaid, unsaid)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"num_real": 40}, "measure both again with --num 40"),
+        ({"num_generated": None}, "measure both again with two clips a side or more"),
+        ({"fps": 0.5}, "measure both again with --fps 0.5 --stride 1 --clip-frames 8"),
+        ({"fps": 0.5, "stride": 2}, "measure both again with --fps 0.5 --stride 1 --clip-frames 8"),
+        ({"clip_frames": 5}, "measure both again with --fps 1 --stride 1 --clip-frames 5"),
+        ({"fps": 8.0}, "no options make them the same: at 1 frames a second the shorter clips have 2 frames"),
+        ({"seed": 3, "num_real": 64}, "measure both again with --num 64 --seed 3"),
+        ({"first_frame_counts": True}, "measure both again with --first-frame"),
+        ({"name": "cd-fvd", "ddof": 0}, "measure both again with --protocol hierasurg"),
+        ({"extractor": "mini", "resize": "stretch"}, "measure both again with the same --weights-dir"),
+    ],
+)
+def test_the_advice_names_the_options_that_make_two_reports_alike(changes: dict[str, Any], advice: str):
+    with pytest.raises(UsageError) as refused:
+        compare(COMPLETE, dataclasses.replace(COMPLETE, **changes), ("a", "b"))
+    assert str(refused.value).startswith("'a' and 'b' differ in ")
+    assert f"; {advice}" in str(refused.value)
+
+
+def test_an_own_protocol_is_asked_for_as_a_file():
+    own = dataclasses.replace(COMPLETE, name="own")
+    with pytest.raises(UsageError, match=r"again with one --protocol FILE$"):
+        compare(own, dataclasses.replace(own, ddof=0))
 
 
 def test_facts_that_mean_nothing_do_not_keep_reports_apart():

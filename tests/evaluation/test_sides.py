@@ -16,6 +16,7 @@ from hierasurg_core.evaluation.protocol import PRESETS, Protocol
 from hierasurg_core.evaluation.recordings import cut
 from hierasurg_core.evaluation.settling import settle_protocol, settle_sampling
 from hierasurg_core.evaluation.sides import open_side
+from hierasurg_core.evaluation.taking import take
 from hierasurg_core.video import fit_image, write_mp4, write_png
 
 
@@ -199,8 +200,43 @@ def test_different_rates_are_refused_unless_one_is_asked_for(tmp_path: Path):
         settle_sampling(EvaluateConfig(), Protocol(), *pair)
     sampling = settle_sampling(EvaluateConfig(fps=1), Protocol(), *pair)
     assert (sampling.generated_step, sampling.real_step, sampling.frames, sampling.fps) == (8, 1, 6, 1)
-    with pytest.raises(UsageError, match="cannot be taken evenly"):
+    with pytest.raises(UsageError, match=r"r has 1 frames a second, fewer than 3: give --fps 1, or less"):
         settle_sampling(EvaluateConfig(fps=3), Protocol(), *pair)
+
+
+def test_rates_without_a_common_part_take_the_nearest_frames(tmp_path: Path):
+    generated, real = sides(tmp_path, (25, 8), (50, 24))
+    with pytest.raises(UsageError, match="give --fps 8 to compare"):
+        settle_sampling(EvaluateConfig(), Protocol(), generated, real)
+    sampling = settle_sampling(EvaluateConfig(fps=8), Protocol(), generated, real)
+    assert (sampling.generated_step, sampling.real_step) == (3.125, 1)
+    assert (sampling.frames, sampling.stride, sampling.fps) == (16, 1, 8)
+    assert f"{generated.path} has 25 frames a second: the nearest frames to 8 a second are taken" in " ".join(
+        sampling.notes
+    )
+    taken = take(EvaluateConfig(), Protocol(), sampling, generated, real)
+    task = taken.generated[0]
+    assert task.clip.frames == (0, 3, 6, 9, 13, 16, 19, 22, 25, 28, 31, 34, 38, 41, 44, 47)
+    assert task.real is not None
+    assert task.real.frames == tuple(range(16))
+    without_first = settle_sampling(EvaluateConfig(fps=8, first_frame=False), Protocol(), generated, real)
+    taken = take(EvaluateConfig(), Protocol(), without_first, generated, real)
+    assert without_first.frames == 15
+    assert taken.generated[0].clip.frames == task.clip.frames[1:]
+    assert taken.generated[0].clip.lead == 3
+    assert taken.generated[0].real is not None
+    assert taken.generated[0].real.frames == tuple(range(1, 16))
+
+
+def test_a_last_frame_that_would_be_rounded_past_the_end_does_not_count(tmp_path: Path):
+    pair = sides(tmp_path, (25, 8), (15, 24))  # frames 0, 3, 6, 9, 13; the next would be 16
+    assert settle_sampling(EvaluateConfig(fps=8), Protocol(), *pair).frames == 5
+    (tmp_path / "longer").mkdir()
+    pair = sides(tmp_path / "longer", (25, 8), (16, 24))
+    assert settle_sampling(EvaluateConfig(fps=8), Protocol(), *pair).frames == 5
+    (tmp_path / "longest").mkdir()
+    pair = sides(tmp_path / "longest", (25, 8), (17, 24))
+    assert settle_sampling(EvaluateConfig(fps=8), Protocol(), *pair).frames == 6
 
 
 def test_long_clips_are_spread_and_short_ones_shorten_all(tmp_path: Path):

@@ -8,6 +8,7 @@ from hierasurg_core.artifacts import sha256_file, write_json
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.errors import UsageError, WeightsError
+from hierasurg_core.generation.samples import ASSETS
 from hierasurg_core.generation.sources import MINI, ModelPlan, plan_models
 
 
@@ -160,6 +161,17 @@ def test_the_plan_describes_every_file_it_uses(assets: Path, tmp_path: Path):
     assert described["m2v"]["folder"] == str(weights.parent)
     assert described["m2v"]["sha256"][weights.name] == sha256_file(weights)
     assert "config.json" in described["vae"]["sha256"]
+    assert described["vae"]["mini"] is False
+
+
+def test_a_run_with_a_copy_of_the_mini_vae_is_a_mini_model(own_assets: Path, tmp_path: Path):
+    """What `train-m2v --preset mini` leaves behind: the bundled weights in a folder of its own."""
+    shutil.rmtree(own_assets / "mini" / "vae")
+    shutil.copytree(ASSETS / "mini" / "vae", own_assets / "mini" / "vae")
+    edit_json(own_assets / "mini" / "vae" / "config.json", sample_height=64)
+    found = plan(own_assets, tmp_path, model=str(own_assets / "mini"))
+    assert found.name == str(own_assets / "mini")
+    assert found.describe()["vae"]["mini"] is True
 
 
 @pytest.mark.parametrize(

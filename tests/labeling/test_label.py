@@ -24,7 +24,7 @@ from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.label import LabelResult, label
 from hierasurg_core.labeling.store import MANIFEST
-from hierasurg_core.maps import load_clip
+from hierasurg_core.maps import MAX_LEVELS, load_clip, palette_rgb_N3
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.video import read_image, read_video
 
@@ -152,6 +152,8 @@ def test_overlays_keep_a_colour_for_an_id(tmp_path: Path) -> None:
     assert len(colours) <= 2  # coding aside
     sheet_HWC = read_image(tmp_path / "videos" / "video01_sheet.png")
     assert sheet_HWC.shape == (240 * 5, 320 * 4, 3)
+    legend = {tuple(map(int, rgb)) for rgb in sheet_HWC[240 * 4 :, 320:640].reshape(-1, 3)}  # after 17 tiles
+    assert {tuple(map(int, rgb)) for rgb in palette_rgb_N3(MAX_LEVELS)[:2]} <= legend
 
 
 def test_at_8_fps_a_map_is_a_second(tmp_path: Path) -> None:

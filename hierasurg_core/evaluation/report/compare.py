@@ -18,12 +18,16 @@ from hierasurg_core.evaluation import protocol as protocols
 from hierasurg_core.evaluation.report import figures, html, wording
 from hierasurg_core.evaluation.report.markup import Markup, element, joined
 from hierasurg_core.evaluation.report.plots import Dots, Line, dot_plot, interval_bars, legend, line_plot
-from hierasurg_core.evaluation.report.schema import Curve, Metric, Part, Report, SampleRow
+from hierasurg_core.evaluation.report.schema import FEWEST_CLIPS, Curve, Metric, Part, Report, SampleRow
 from hierasurg_core.evaluation.report.wall import Card, Embedded, Limits, Pane, build_wall
 
 _LOOKS = ("model", "other")
 _JUDGED = {"vae"}  # networks of the model that is judged: of them only a baseline depends
 _SAME = 1e-9
+_OPTIONS = {
+    **{role: role for role in ("i3d", "videomae", "inception", "lpips", "classifier", "detector")},
+    "maps": "sam",
+}
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,8 @@ def write_comparison_html(
         for name, report in zip(names, (a, b), strict=True)
     ]
     mini = any(one.mini for report in (a, b) for one in report.metrics.values())
-    warnings = element("ul", [element("li", line) for line in comparison.warnings], class_="notice")
     lead = joined(
-        html.lead_list(leads, a.digest),
-        warnings if comparison.warnings else None,
-        html.mini_notice(mini),
+        html.lead_list(leads, a.digest), html.warning_list(comparison.warnings), html.mini_notice(mini)
     )
     swatches = legend(list(zip(names, _LOOKS, strict=True)))
     sections = [
@@ -168,17 +169,22 @@ def _check(a: Report, b: Report, names: tuple[str, str]) -> None:
     known = {field.name for field in dataclasses.fields(protocols.Protocol)}
     facts = [wording.flat(report.protocol) for report in (a, b)]
     own = [{key: value for key, value in one.items() if key in known} for one in facts]
-    protocols.compare(*(protocols.protocol_from_dict(one) for one in own))
+    first, second = (protocols.protocol_from_dict(one) for one in own)
+    protocols.compare(first, second, names)
     apart = [
         f"{key} ({wording.fact(facts[0].get(key))} against {wording.fact(facts[1].get(key))})"
         for key in dict.fromkeys((*facts[0], *facts[1]))
         if key not in known | {"digest"} and facts[0].get(key) != facts[1].get(key)
     ]
-    apart += [
-        f"the {role} ({network.name} {network.digest[:12]} against "
-        f"{b.models[role].name} {b.models[role].digest[:12]})"
+    roles = [
+        role
         for role, network in a.models.items()
         if role not in _JUDGED and role in b.models and b.models[role].digest != network.digest
+    ]
+    apart += [
+        f"the {role} ({a.models[role].name} {a.models[role].digest[:12]} against "
+        f"{b.models[role].name} {b.models[role].digest[:12]})"
+        for role in roles
     ]
     apart += [
         f"the extractor of {name} ({metric.extractor} against {b.metrics[name].extractor})"
@@ -190,8 +196,14 @@ def _check(a: Report, b: Report, names: tuple[str, str]) -> None:
     if apart:
         raise UsageError(
             f"the reports '{names[0]}' and '{names[1]}' differ in {', '.join(apart)}; "
-            "measure both again with one --protocol and the same networks"
+            f"measure both again {_same(roles)}"
         )
+
+
+def _same(roles: Sequence[str]) -> str:
+    """Names the options of `evaluate` that choose the networks of some roles."""
+    options = [f"--{_OPTIONS[role]}" for role in roles if role in _OPTIONS]
+    return f"with the same {' and '.join(options)}" if options else "with one version of hierasurg"
 
 
 def _difference(a: Metric, b: Metric, names: tuple[str, str]) -> Difference:
@@ -207,6 +219,11 @@ def _difference(a: Metric, b: Metric, names: tuple[str, str]) -> Difference:
 
 
 def _warnings(a: Report, b: Report, names: tuple[str, str]) -> list[str]:
+    few = [
+        f"'{name}' has {clips:,} clip{'' if clips == 1 else 's'}"
+        for name, report in zip(names, (a, b), strict=True)
+        if (clips := min(report.generated.clips, report.real.clips)) < FEWEST_CLIPS
+    ]
     warnings: list[str] = []
     moved = []
     for name, metric in a.metrics.items():
@@ -228,6 +245,8 @@ def _warnings(a: Report, b: Report, names: tuple[str, str]) -> list[str]:
         for name, count in unreadable.items()
         if count
     ]
+    if few:
+        warnings.append(f"{' and '.join(few)}: fewer than {FEWEST_CLIPS} are too few to rank models by.")
     return warnings
 
 

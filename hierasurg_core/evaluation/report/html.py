@@ -55,9 +55,8 @@ def write_html(report: Report, out: Path, root: Path, limits: Limits | None = No
         ("Real", report.real.path, wording.side(report.real)),
     ]
     mini = any(metric.mini for metric in report.metrics.values())
-    html = page(
-        title, "Evaluation report", joined(lead_list(lead, report.digest), mini_notice(mini)), sections
-    )
+    above = joined(lead_list(lead, report.digest), warning_list(report.warnings), mini_notice(mini))
+    html = page(title, "Evaluation report", above, sections)
     write_page(out, html)
     return wall.embedded
 
@@ -129,6 +128,14 @@ def lead_list(entries: Sequence[tuple[str, str, str]], digest: str) -> Markup:
         "div", element("dt", "Protocol"), element("dd", element("code", digest[:16]), title=digest)
     )
     return element("dl", rows, last, class_="lead-list")
+
+
+def warning_list(warnings: Sequence[str]) -> Markup | None:
+    """Returns what no reader may overlook, for the top of a page."""
+    if not warnings:
+        return None
+    lines = element("ul", [element("li", line) for line in warnings])
+    return element("div", element("b", "Read first"), lines, class_="notice warnings", role="note")
 
 
 def mini_notice(mini: bool) -> Markup | None:
@@ -234,9 +241,11 @@ def _left_out(report: Report) -> Markup | None:
 
 
 def _notes(report: Report) -> Markup | None:
-    if not report.notes:
+    """The notes that do not stand above as warnings."""
+    notes = [note for note in report.notes if note not in report.warnings]
+    if not notes:
         return None
-    return joined(element("h3", "Notes"), element("ul", [element("li", note) for note in report.notes]))
+    return joined(element("h3", "Notes"), element("ul", [element("li", note) for note in notes]))
 
 
 def _card(sample: SampleRow, root: Path) -> Card:

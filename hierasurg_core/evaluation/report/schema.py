@@ -22,6 +22,7 @@ names the file and the place.
                 maps or null: paths of videos relative to the report's folder, values: {metric: value}}]
     timing      {stage: seconds}
     notes       [line, ...]
+    warnings    [line, ...]: the notes that no reader may overlook; may be missing
 
 Imports no torch.
 """
@@ -39,6 +40,8 @@ SCHEMA = 1
 KIND = "hierasurg-report"
 ROLES = ("real", "vae", "frozen", "model")
 """Baselines in their order, then the model: real against real, VAE reconstruction, frozen first frame."""
+FEWEST_CLIPS = 20
+"""Clips below which no metric has a place: the order of so few is chance."""
 
 Item = TypeVar("Item")
 Curve = tuple[tuple[float, float], ...]
@@ -107,7 +110,8 @@ class Metric:
         mini: Whether a bundled mini network measures it.
         extractor: The network, None where none is needed.
         values: By role, in the order of `ROLES`; "model" is always there.
-        place: 0 where the model is as good as real against real, 1 as the frozen first frame.
+        place: 0 where the model is as good as real against real, 1 as the frozen first frame; None where a
+            baseline is missing, where the frozen frame is no worse, or of fewer than `FEWEST_CLIPS`.
         note: What a reader has to know about it.
         vae_place: The place of the VAE's reconstruction.
     """
@@ -195,6 +199,7 @@ class Report:
     samples: tuple[SampleRow, ...]
     timing: Mapping[str, float]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -245,6 +250,7 @@ def parse_report(values: object, source: str) -> Report:
         samples=top.get("samples").each(lambda at: _sample(at, metrics)),
         timing=top.get("timing").by_name(Place.number),
         notes=top.get("notes").each(Place.text),
+        warnings=optional(top.find("warnings"), lambda at: at.each(Place.text)) or (),
     )
 
 

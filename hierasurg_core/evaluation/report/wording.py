@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from hierasurg_core.evaluation.report.schema import Metric, Side, Value
+from hierasurg_core.evaluation.report.schema import FEWEST_CLIPS, Metric, Side, Value
 
 ROLE_TITLES: Mapping[str, str] = {
     "real": "Real against real",
@@ -63,8 +63,11 @@ def place(metric: Metric) -> str:
     """
     if "real" not in metric.values or "frozen" not in metric.values:
         return "no place: it needs both baselines"
+    if metric.place is None and way(metric) is None:
+        return "no place: real is no better than frozen"
     if metric.place is None:
-        return "no place was given" if way(metric) else "no place: real is no better than frozen"
+        few = min(metric.values[role].count for role in ("model", "frozen")) < FEWEST_CLIPS
+        return f"no place: fewer than {FEWEST_CLIPS} clips" if few else "no place was given"
     if metric.place < 0:
         return f"{-metric.place:.0%} beyond real against real".replace("%", " %")
     if metric.place > 1:

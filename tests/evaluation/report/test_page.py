@@ -142,6 +142,17 @@ def test_hostile_names_stay_text(example: Path, tmp_path: Path):
     assert not any("onerror" in attributes for _, attributes in reader.tags)
 
 
+def test_warnings_stand_above_the_first_figure_and_are_not_said_twice(example: Path, tmp_path: Path):
+    values = json.loads((example / "report.json").read_text())
+    values["warnings"] = ["FVD: too few"]
+    values["notes"] = ["FVD: too few", "made by nobody"]
+    write_html(parse_report(values, "here"), tmp_path / "report.html", example)
+    body = (tmp_path / "report.html").read_text().split("<body>")[1]
+    assert body.count("FVD: too few") == body.count("made by nobody") == 1
+    first_figure = min(body.index(mark) for mark in ("<table", "<svg", "<figure", "<video"))
+    assert body.index("FVD: too few") < first_figure < body.index("made by nobody")
+
+
 def test_a_report_of_nothing_is_still_a_page(example: Path, tmp_path: Path):
     values = json.loads((example / "report.json").read_text())
     values.update(metrics={}, samples=[], plots={}, models={}, timing={}, notes=[])

@@ -23,10 +23,10 @@ from hierasurg_core.evaluation.report.wording import MINUS
 
 def metric(place: float | None, model: float = 4.0, better: str = "lower") -> Metric:
     values = {
-        "real": Value(2.0, None, 8),
-        "vae": Value(3.0, None, 8),
-        "frozen": Value(12.0, None, 8),
-        "model": Value(model, (model - 1, model + 1), 8),
+        "real": Value(2.0, None, 20),
+        "vae": Value(3.0, None, 20),
+        "frozen": Value(12.0, None, 20),
+        "model": Value(model, (model - 1, model + 1), 20),
     }
     return Metric(
         "FVD", "", "lower" if better == "lower" else "higher", False, None, values, place, None, 0.1
@@ -126,6 +126,9 @@ def test_a_place_far_beyond_is_an_arrow_at_the_edge(place: float, side: str):
 def test_there_is_no_bar_without_a_place():
     assert place_bar(metric(None)) is None
     assert wording.place(metric(None)) == "no place was given"
+    few = metric(None)
+    few = replace(few, values={**few.values, "model": replace(few.values["model"], count=19)})
+    assert wording.place(few) == "no place: fewer than 20 clips"
     alone = metric(None)
     alone = replace(alone, values={"model": alone.values["model"]})
     assert wording.place(alone) == "no place: it needs both baselines"

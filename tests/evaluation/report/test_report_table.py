@@ -67,6 +67,41 @@ def test_numbers_are_never_cut_on_a_narrow_terminal(example: Path):
     assert "…" not in text
 
 
+def test_warnings_stand_above_the_table_and_the_legend_below(example: Path):
+    values = json.loads((example / "report.json").read_text())
+    values["warnings"] = ["five clips"]
+    values["notes"] = ["five clips", "made by nobody"]
+    text = drawn(table(parse_report(values, "here")), width=80)
+    assert text.count("five clips") == 1
+    places = [text.index(said) for said in ("! five clips", "FVD-mini", "lower is better", "made by nobody")]
+    assert places == sorted(places)
+    assert "real to frozen: 0 % as real against real" in text
+    values["metrics"]["fvd-mini"]["place"] = values["metrics"]["warp-error"]["place"] = None
+    assert "real to frozen: 0 %" not in drawn(table(parse_report(values, "here")))
+
+
+def test_tables_fit_80_columns(example: Path):
+    values = json.loads((example / "report.json").read_text())
+    for metric in values["metrics"].values():
+        for value in metric["values"].values():
+            value.update(value=-445360.25, interval=[-545360.0, 945360.0])
+        metric["place"] = 12.0
+    values["metrics"]["psnr"]["title"] = "Triplet agreement"
+    report = parse_report(values, "here")
+    text = drawn(table(report), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.count("> 999 %") == len(report.metrics)
+    folders = (
+        "experiments/2026-11/report-of-the-first-model",
+        "experiments/2026-11/report-of-the-second-model",
+    )
+    text = drawn(comparison_table(compare(report, report, folders)), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.count("equal") == len(report.metrics)
+
+
 def test_a_comparison_says_which_is_better(example: Path):
     values = json.loads((example / "report.json").read_text())
     values["metrics"]["psnr"]["values"]["model"] = {"value": 80.0, "interval": [79.0, 81.0], "count": 5}

@@ -1,0 +1,800 @@
+"""Advice that works: each error that names a command or an option is provoked, and what it says is done.
+
+`CASES` is the table: a line that is refused, the advice to find in the message, and the lines that follow it.
+A message in the source that names an option or a command and stands neither in `CASES` nor in `ELSEWHERE`
+fails `test_every_advice_has_a_case`: add a case for it.
+"""
+
+import ast
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_datasets
+import tiny_runs
+import torch
+from evaluation.phantom_sides import write_softer_sides
+from evaluation.tiny_networks import BrightBox, TinyVgg, script
+from generation.test_text_vectors import vectors_file
+from generation.tiny_assets import tiny_pipeline
+from numbered_videos import even_ticks, write_video
+
+import hierasurg_cli
+import hierasurg_core
+from hierasurg_cli.app import run
+from hierasurg_core.artifacts import read_json, write_json
+from hierasurg_core.labeling.mini_sam import write_mini
+from hierasurg_core.labeling.segmenter import build_mini_network
+from hierasurg_core.video import read_video, write_mp4, write_png
+
+ON_CPU = "-q --device cpu"
+EVALUATE = f"evaluate {ON_CPU} --vae none --sam none --replicates 0 --set wall=1 --set classifier=none"
+SIDES = f"{EVALUATE} samples --real real"
+BUILD = f"build-dataset {ON_CPU} --base model --size 32x48 --map-size 32x48 --val-fraction 0.5"
+TRAIN = f"{ON_CPU} --base model --steps 1 --batch 1 --warmup 0 --precision fp32"
+S2M, M2V = f"train-s2m {TRAIN}", f"train-m2v {TRAIN}"
+GENERATE = f"generate {ON_CPU} --model pipeline --steps 1"
+WORDS = "--phase calot --triplet 17"
+LABEL = f"label {ON_CPU} --sam sam"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One advice.
+
+    Attributes:
+        of: Words of the message, as they stand in the source.
+        line: What is refused.
+        advice: Finds the advice in the message; its groups go into `follow`.
+        follow: Lines that end without an error; {line} is the refused one, {0} a group.
+        needs: Parts of the world that are copied into the working folder.
+        given: What else is done to the working folder before.
+        is_gone: The last line needs more than is here: only this error has to be gone.
+    """
+
+    of: str
+    line: str
+    advice: str
+    follow: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    given: Callable[[], Any] = lambda: None
+    is_gone: bool = False
+
+
+def videos_of(*names: str, rate: float = 25, frames: int = 100) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(Path(name), even_ticks(frames))
+
+
+def at_rate(folder: str, rate: float, frames: int) -> None:
+    """Writes a side's videos again at another rate."""
+    for path in sorted(Path(folder).glob("????.mp4")):
+        video_FHWC = read_video(path)[0]
+        times = np.linspace(0, len(video_FHWC) - 1, frames).round().astype(int)
+        write_mp4(path, video_FHWC[times], rate)
+
+
+def compared_with(*options: str) -> Callable[[], None]:
+    """Makes the reports `a` and `b`, the second with other options."""
+
+    def made() -> None:
+        assert run(shlex.split(f"{SIDES} -o a")) == 0
+        assert run([*shlex.split(f"{SIDES} -o b"), *options]) == 0
+
+    return made
+
+
+def trained(*lines: str) -> Callable[[], None]:
+    def made() -> None:
+        for line in lines:
+            assert run(shlex.split(line)) == 0
+
+    return made
+
+
+def relabelled(ids: int) -> None:
+    """Gives each map so many ids."""
+    for path in Path("videos").glob("*_masks/*.png"):
+        from hierasurg_core.maps import save_map_png
+
+        map_HW = np.arange(32 * 48).reshape(32, 48) * (ids + 2) // (32 * 48)
+        save_map_png(path, map_HW.astype(np.uint8), ids)
+
+
+def without_labels() -> None:
+    assert run(shlex.split(f"{BUILD} --set labels=null")) == 0
+
+
+def built() -> None:
+    assert run(shlex.split(BUILD)) == 0
+
+
+def a_frame_is_lost() -> None:
+    videos_of("in/VID01.mp4")
+    assert run(["extract", "in", "-q"]) == 0
+    Path("videos/video01/000001.jpg").unlink()
+
+
+def an_unfinished_extraction() -> None:
+    a_frame_is_lost()
+    manifest = next(Path("videos/video01").glob("*.json"))
+    write_json(manifest, {**read_json(manifest), "complete": False})
+
+
+def half_labelled() -> None:
+    frames("videos/video01", 18)
+    Path("labels").mkdir()
+    Path("labels/VID01.json").write_text(json.dumps(tiny_datasets.label_file(18)))
+    assert run(shlex.split(f"{LABEL} videos --limit 16")) == 0
+
+
+def frames(folder: str, count: int) -> None:
+    Path(folder).mkdir(parents=True)
+    for index in range(count):
+        write_png(Path(folder) / f"{index:06d}.png", tiny_datasets.frame(1, index))
+
+
+def a_bad_frame() -> None:
+    frames("videos/video01", 16)
+    Path("videos/video01/000003.png").write_bytes(b"no image")
+
+
+def foreign_maps() -> None:
+    frames("videos/video01", 16)
+    Path("videos/video01_masks").mkdir()
+    tiny_datasets.write_operation(Path("other"), 1, 16)
+    shutil.copytree("other/videos/video01_masks", "videos/video01_masks", dirs_exist_ok=True)
+
+
+def moved_frames() -> None:
+    built()
+    Path("videos").rename("elsewhere")
+    shutil.rmtree("real", ignore_errors=True)
+
+
+def code_of_its_own() -> None:
+    frames("videos/video01", 16)
+    Path("backbone").mkdir()
+    write_json(Path("backbone/config.json"), {"auto_map": {"AutoModel": "x.Y"}})
+
+
+def long_video() -> None:
+    Path("long").mkdir()
+    write_mp4(Path("long/video01.mp4"), np.full((4097, 16, 16, 3), 90, np.uint8), 25)
+    frames("frames/one", 8)
+    frames("frames/two", 8)
+
+
+def photograph() -> None:
+    write_png(Path("photo.png"), np.full((64, 96, 3), 90, np.uint8))
+    from hierasurg_core.maps import save_map_png
+
+    map_HW = np.zeros((64, 96), np.uint8)
+    map_HW[:2], map_HW[20:40, 20:60] = 2, 1
+    save_map_png(Path("map.png"), map_HW, 1)
+
+
+def maps_of_nothing() -> None:
+    photograph()
+    from hierasurg_core.maps import save_map_png
+
+    Path("maps").mkdir()
+    for second in range(16):
+        map_HW = np.zeros((64, 96), np.uint8)
+        map_HW[:2], map_HW[20:40, second : second + 40] = 2, 1
+        save_map_png(Path("maps") / f"{second:06d}.png", map_HW, 1)
+
+
+def speaking_model() -> None:
+    tiny_pipeline(vector_dim=6).save_pretrained("pipeline")
+    vectors_file(Path("vectors.safetensors"), width=6)
+
+
+def public_model() -> None:
+    shutil.copytree("pipeline/m2v", "public/transformer")
+    config = Path("public/transformer/config.json")
+    write_json(
+        config, {**read_json(config), "_class_name": "CogVideoXTransformer3DModel_SegCond_Hierarchical_I2V"}
+    )
+
+
+def only_frames_of(*names: str) -> None:
+    Path("one.txt").write_text("\n".join(names) + "\n")
+
+
+def lists() -> None:
+    Path("labels/VID02.json").unlink()
+    Path("train.txt").write_text("video01\n")
+    Path("val.txt").write_text("video03\n")
+    tiny_datasets.write_operation(Path(), 3, 18)
+
+
+def other_model() -> None:
+    tiny_datasets.write_vae(Path("model2"), seed=5)
+    for part in ("transformer", "scheduler"):
+        shutil.copytree(Path("model") / part, Path("model2") / part)
+
+
+CASES = [
+    # extract
+    Case(
+        *("there is no folder {}: make it with 'hierasurg extract'", LABEL),
+        r"make it with 'hierasurg (extract)'",
+        ("{0} in -q", "label videos --limit 4 --format png -q --device cpu --sam sam"),
+        ("sam",),
+        lambda: videos_of("in/VID01.mp4"),
+    ),
+    Case(
+        *("{} holds no frame folders (video01/000000.jpg): make them with 'hierasurg extract'", BUILD),
+        r"make them with 'hierasurg (extract)'",
+        ("{0} in -q --fps 1",),
+        ("model",),
+        lambda: (videos_of("in/VID01.mp4"), Path("videos").mkdir()),
+    ),
+    Case(
+        *(
+            "holds no frame folders (videoNN): run 'hierasurg extract' first",
+            "build-dataset --describe --set labels=null",
+        ),
+        r"run 'hierasurg (extract)' first",
+        ("{0} in -q", "{line}"),
+        (),
+        lambda: (videos_of("in/VID01.mp4"), Path("videos").mkdir()),
+    ),
+    Case(
+        "lacks {} of {} frames, first {}.jpg: run the same 'hierasurg extract' again",
+        *(
+            "build-dataset -q --base model --device cpu --set labels=null",
+            r"run the same 'hierasurg (extract)'",
+        ),
+        ("{0} in -q", "evaluate -q --device cpu videos --real videos --sam none --set wall=1 --vae none"),
+        ("model",),
+        a_frame_is_lost,
+    ),
+    Case(
+        "{} is not finished: run the same 'hierasurg extract' again",
+        *(
+            "build-dataset -q --base model --device cpu --set labels=null",
+            r"run the same 'hierasurg (extract)'",
+        ),
+        ("{0} in -q", "evaluate -q --device cpu videos --real videos --sam none --set wall=1 --vae none"),
+        ("model",),
+        an_unfinished_extraction,
+    ),
+    Case(
+        *("ends before the first frame asked for: choose an earlier --start", "extract -q in --start 9"),
+        r"lasts (\d)\.\d s .*choose an earlier (--start)",
+        ("extract -q in {1} 2",),
+        given=lambda: videos_of("in/VID01.mp4"),
+    ),
+    Case(
+        *("holds {} s and ends before --start {}", "extract -q in --start 9"),
+        r"holds (\d) s and ends before (--start) 9",
+        ("extract -q in {1} 2",),
+        given=lambda: frames("in/VID01", 4),
+    ),
+    Case(
+        *("holds images at {} fps: --fps {} needs the video file", "extract -q in/VID01 --fps 8"),
+        r"holds images at (\d) fps: (--fps) 8 needs",
+        ("extract -q in/VID01 {1} {0}", "extract -q in/VID02.mp4 {1} 8"),
+        given=lambda: (frames("in/VID01", 4), videos_of("in/VID02.mp4")),
+    ),
+    Case(
+        *("too small for --crop {}x{}", "extract -q in --crop 100x100"),
+        r"is (\d+x\d+) \(rows x columns\), too small for (--crop) 100x100",
+        ("extract -q in {1} {0}",),
+        given=lambda: videos_of("in/VID01.mp4"),
+    ),
+    # label
+    Case(
+        *("{} has {} frames (one a second), and a clip takes {}: use --format png for it", LABEL),
+        r"use (--format png) for it, or leave it out with (--only)",
+        ("{line} {0}", "{line} --out maps2 {1} one.txt"),
+        ("sam",),
+        lambda: (frames("videos/video01", 4), frames("videos/video02", 16), only_frames_of("video02")),
+    ),
+    Case(
+        *("leave bad frames out with --skip-bad", LABEL),
+        *(r"leave bad frames out with (--skip-bad)", ("{line} {0}",)),
+        ("sam",),
+        a_bad_frame,
+    ),
+    Case(
+        *(
+            "holds maps that label did not write ({} is missing): move them away, or give another --out",
+            LABEL,
+        ),
+        *(r"or give another (--out)", ("{line} {0} elsewhere",)),
+        ("sam",),
+        foreign_maps,
+    ),
+    Case(
+        *(
+            "sam_checkpoint needs sam: say which model the file is of (--sam large)",
+            "label --sam-checkpoint a.pt",
+        ),
+        *(r"\((--sam large)\)", ("{line} {0}",)),
+        is_gone=True,
+    ),
+    Case(
+        *("{} holds no {}: put the file of that name from {} there, or give it with --sam-checkpoint",),
+        "label videos -q --sam tiny --weights-dir empty --device cpu",
+        *(r"or give it with (--sam-checkpoint)", ("{line} {0} a.pt",)),
+        given=lambda: (frames("videos/video01", 16), Path("empty").mkdir(), Path("a.pt").write_text("x")),
+        is_gone=True,
+    ),
+    Case(
+        "brings code of its own: allow it with --trust-remote-code",
+        f"{LABEL} --features backbone",
+        *(r"allow it with (--trust-remote-code)", ("{line} {0}",)),
+        ("sam",),
+        code_of_its_own,
+        is_gone=True,
+    ),
+    # build-dataset
+    Case(
+        *("there are no maps at {}: make them with 'hierasurg label'", BUILD),
+        r"make them with 'hierasurg (label)'",
+        (f"{{0}} {LABEL.removeprefix('label ')}", "{line} --val-fraction 0"),
+        ("sam", "model"),
+        lambda: (
+            frames("videos/video01", 16),
+            Path("labels").mkdir(),
+            Path("labels/VID01.json").write_text(json.dumps(tiny_datasets.label_file(16))),
+        ),
+    ),
+    Case(
+        "have no maps, the first is {}: run 'hierasurg label' to its end, or leave these clips out with",
+        f"{BUILD} --val-fraction 0",
+        r"run 'hierasurg (label)' to its end, or leave these clips out with (--drop-unlabelled)",
+        ("{line} {1} --set out=other", f"{{0}} {LABEL.removeprefix('label ')}", "{line}"),
+        ("sam", "model"),
+        half_labelled,
+    ),
+    Case(
+        "leave the video out with --train and --val, or build without any (--set labels=null)",
+        BUILD,
+        r"leave the video out with (--train) and (--val), or build without any \((--set labels=null)\)",
+        ("{line} {2} --set out=other", "{line} --set val_fraction=null {0} train.txt {1} val.txt"),
+        ("videos", "labels", "model"),
+        lists,
+    ),
+    Case(
+        *("was extracted at {} fps, not {}:", f"{BUILD} --set labels=null"),
+        r"extract the videos into another folder with (--fps 1)",
+        ("extract -q in again {0}", "build-dataset again --describe --set labels=null"),
+        ("model", "videos"),
+        lambda: (
+            shutil.rmtree("videos/video01"),
+            shutil.rmtree("videos/video02"),
+            videos_of("in/VID01.mp4", "in/VID02.mp4"),
+            run(["extract", "in", "-q", "--fps", "25"]),
+        ),
+    ),
+    Case(
+        *("{} has no VAE: give a model folder with vae/{} as --base", f"{BUILD} --base empty"),
+        *(r"(--base)$", ("{line} {0} model",)),
+        ("videos", "labels", "model"),
+        lambda: Path("empty").mkdir(),
+    ),
+    # training
+    Case(
+        *("there is no {}; run 'hierasurg build-dataset'", S2M),
+        *(r"run 'hierasurg (build-dataset)'", (f"{{0}} {BUILD.removeprefix('build-dataset ')}", "{line}")),
+        ("videos", "labels", "model"),
+    ),
+    Case(
+        *("has {} fps, not the {} asked for: give the data set of that rate, or --fps {}", f"{S2M} --fps 8"),
+        *(r"or (--fps 1)", ("{line} {0}",)),
+        ("videos", "labels", "model"),
+        built,
+    ),
+    Case(
+        "was made with the VAE of {} ({}), not that of {} ({}): give --base",
+        f"{S2M} --base model2",
+        r"give (--base \S+), or build it again with (--no-resume --base \S+)$",
+        ("{line} {0} --out runs/one", f"{BUILD} {{1}}", "{line} --out runs/two"),
+        ("videos", "labels", "model"),
+        lambda: (built(), other_model()),
+    ),
+    Case(
+        *("has no phases and triplets, which {} learns from: build it again with", S2M),
+        r"build it again with (--no-resume) and the folder of labels as (--labels)",
+        (f"{BUILD} {{0}} {{1}} labels", "{line}"),
+        ("videos", "labels", "model"),
+        without_labels,
+    ),
+    Case(
+        *("were made with object dropout {}; build it again with", f"{S2M} --object-dropout 0.5"),
+        r"build it again with (--no-resume --set \S+), or with (--no-resume --on-the-fly)",
+        (f"{BUILD} {{0}}", "{line} --out runs/one", f"{BUILD} {{1}}", "{line} --out runs/two"),
+        ("videos", "labels", "model"),
+        built,
+    ),
+    Case(
+        *("has 20 ids or fewer, as S2M's colours need: label again with", S2M),
+        r"label again with (--max-objects 18) or less, and build the data set again with (--no-resume)",
+        (f"{LABEL} {{0}} --out maps", f"{BUILD} --maps maps {{1}}", "{line}"),
+        ("videos", "labels", "model", "sam"),
+        lambda: (relabelled(25), built()),
+    ),
+    Case(
+        "that {} can learn from, fewer than the {} processes: give --gpus",
+        f"{S2M} --dry-run --gpus 8",
+        *(r"give (--gpus \d) or less", ("{line} {0}",)),
+        ("videos", "labels", "model"),
+        built,
+    ),
+    Case(
+        *(
+            "cannot continue in the same order: the run began with {} clips and {} has {} now;",
+            f"{S2M} --steps 2",
+        ),
+        *(r"start anew in another folder with (--out)$", ("{line} {0} runs/other",)),
+        ("videos", "labels", "model"),
+        lambda: (built(), trained(S2M)(), trained(f"{BUILD} --no-resume --val-fraction 0")()),
+    ),
+    Case(
+        "--export needs both stages, and {} is no finished run: train it first, then call this again",
+        f"{S2M} --export pipeline",
+        *(r"and (runs/m2v) is no finished run: train it first", (f"{M2V} --out {{0}}", "{line}")),
+        ("videos", "labels", "model"),
+        built,
+    ),
+    Case(
+        "holds other files than a pipeline; choose another folder for --export",
+        f"{S2M} --export labels",
+        *(r"choose another folder for (--export)", ("{line} {0} pipeline",)),
+        ("videos", "labels", "model"),
+        lambda: (built(), trained(M2V)()),
+    ),
+    Case(
+        "an 8-bit optimizer needs an NVIDIA GPU; use --memory recompute or offload here",
+        f"{S2M} --memory 8bit",
+        *(r"use (--memory recompute) or (offload)", ("{line} {0}", "{line} --memory {1} --out runs/other")),
+        ("videos", "labels", "model"),
+        built,
+    ),
+    # generate
+    Case(
+        *("--frame needs --phase", f"{GENERATE} --frame photo.png --map map.png"),
+        *(r"--frame needs (--phase)", ("{line} {0} calot",)),
+        ("pipeline",),
+        photograph,
+    ),
+    Case(
+        *("needs --frame: give the image of the first map", f"{GENERATE} --maps maps {WORDS}"),
+        *(r"needs (--frame)", ("{line} {0} photo.png",)),
+        ("pipeline",),
+        maps_of_nothing,
+    ),
+    Case(
+        *("S2M's palette tells {} apart: give at most {}", f"{GENERATE} {WORDS} --newcomers 18"),
+        *(r"(--newcomers) 18: .* give at most (\d+)", ("{line} {0} {1}",)),
+        ("pipeline",),
+    ),
+    Case(
+        *("is not possible: the scheduler has {} steps", f"{GENERATE} {WORDS} --steps 2000"),
+        *(r"(--steps) 2000 .* has (\d+) steps", ("{line} {0} {1}",)),
+        ("pipeline",),
+        is_gone=True,
+    ),
+    Case(
+        *("is not possible: the model {} makes {} fps", f"{GENERATE} {WORDS} --fps 8"),
+        *(r"(--fps) 8 .* makes (\d) fps", ("{line} {0} {1}",)),
+        ("pipeline",),
+    ),
+    Case(
+        "there is no model folder {}: give a folder, a Hub id, or '{}'",
+        f"generate {ON_CPU} --steps 1 {WORDS} --model gone/x/y",
+        *(r"or '(mini)'", ("{line} --model {0}",)),
+    ),
+    Case(
+        *(
+            "has no clip in its split '{}': choose the other --split",
+            f"{GENERATE} --from-dataset dataset --split val",
+        ),
+        *(r"choose the other (--split)", ("{line} {0} train",)),
+        ("videos", "labels", "model", "pipeline"),
+        lambda: trained(f"{BUILD} --val-fraction 0")(),
+        is_gone=True,
+    ),
+    Case(
+        "learned from text vectors, and there are none beside it: give their file as --text-vectors",
+        f"{GENERATE} {WORDS}",
+        *(r"give their file as (--text-vectors)", ("{line} {0} vectors.safetensors",)),
+        given=speaking_model,
+    ),
+    Case(
+        "lies beside it: give the pipeline that it belongs to as --model",
+        f"generate {ON_CPU} --steps 1 {WORDS} --m2v public",
+        *(r"belongs to as (--model)", ("{line} {0} pipeline",)),
+        ("pipeline",),
+        public_model,
+    ),
+    # evaluate
+    Case(
+        *("give --fps {} to compare both at one rate", SIDES),
+        *(r"give (--fps \S+) to compare", ("{line} {0}",)),
+        ("samples", "real"),
+        lambda: (at_rate("samples", 25, 50), at_rate("real", 8, 16)),
+    ),
+    Case(
+        *("has {} frames a second, fewer than {}: give --fps {}, or less", f"{SIDES} --fps 12"),
+        *(r"give (--fps \S+), or less", ("{line} {0}",)),
+        ("samples", "real"),
+        lambda: (at_rate("samples", 25, 50), at_rate("real", 8, 16)),
+    ),
+    Case(
+        *("is no data set, so it has no split '{}': leave out --split", f"{SIDES} --split val"),
+        *(r"leave out (--split)", (SIDES,)),
+        ("samples", "real"),
+    ),
+    Case(
+        *("give a smaller --clip-frames or --stride", f"{SIDES} --clip-frames 6 --stride 2"),
+        r"give a smaller (--clip-frames) or (--stride)",
+        ("{line} {0} 4", "{line} {1} 1"),
+        ("samples", "real"),
+    ),
+    Case(
+        "run in the folder in which it was built, or give the frames themselves as --real",
+        f"{EVALUATE} samples --real dataset",
+        *(r"give the frames themselves as (--real)", ("{line} {0} elsewhere --fps 1",)),
+        ("videos", "labels", "model", "samples"),
+        moved_frames,
+    ),
+    Case(
+        "it holds {} frames: cut whole operations into frames with 'hierasurg extract'",
+        f"{EVALUATE} frames --real long",
+        r"cut whole operations into frames with 'hierasurg (extract)'",
+        ("{0} -q long cut", f"{EVALUATE} frames --real cut"),
+        given=long_video,
+    ),
+    Case(
+        *("holds no maps (video01_masks): make them with 'hierasurg label'", "label -q --check truth"),
+        *(r"make them with 'hierasurg (label)'", (f"{{0}} {LABEL.removeprefix('label ')}", "{line}")),
+        ("sam",),
+        lambda: (
+            frames("videos/video01", 16),
+            tiny_datasets.write_operation(Path("other"), 1, 16),
+            shutil.copytree("other/videos/video01_masks", "truth/video01_masks"),
+        ),
+    ),
+    *(
+        Case(
+            *("'{}' and '{}' differ in {}; {}", "evaluate -q --compare a b"),
+            *(r"measure both again with (--.*)$", (f"{SIDES} -o a {{0}}", f"{SIDES} -o b {{0}}", "{line}")),
+            ("samples", "real"),
+            compared_with(*options),
+        )
+        for options in (
+            ("--num", "4"),
+            ("--clip-frames", "5"),
+            ("--stride", "1", "--fps", "0.5", "--clip-frames", "4"),
+            ("--no-first-frame", "--seed", "3"),
+        )
+    ),
+    # processes and devices
+    Case(
+        *("--node-rank {} does not exist with --nodes {}:", f"{S2M} --node-rank 1"),
+        *(r"(--node-rank) 1 does not exist .* so give none", (S2M,)),
+        ("videos", "labels", "model"),
+        built,
+    ),
+    *(
+        Case(
+            of,
+            f"{EVALUATE.replace('--device cpu', '')} samples --real real {wrong}",
+            *(advice, (f"{SIDES} {right}",)),
+            ("samples", "real"),
+        )
+        for of, wrong, advice, right in (
+            ("torch finds no GPU here; use --device cpu", "--device cuda", r"use (--device cpu)", "{0}"),
+            (
+                "mps is not available on this machine; use --device cpu",
+                "--device mps",
+                r"use (--device cpu)",
+                "{0}",
+            ),
+            (
+                "takes GPUs 0 to {}: leave out --device {}",
+                "--gpus 2 --device cuda:0",
+                r"leave out (--device)",
+                "",
+            ),
+        )
+        if not torch.cuda.is_available()
+    ),
+]
+
+ELSEWHERE = {
+    # words of a message: why no case follows it
+    "--set {} is not of the form key=value": "names no other option",
+    "frames cannot be decoded, which --strict refuses": "leaving --strict out is no advice of the message",
+    "changes its size from {}x{} to {}x{}: give --size": "a stream of two sizes, which PyAV does not write",
+    "the map {} is missing: run 'hierasurg label' to its end": "as 'have no maps'; lost while it is read",
+    "the maps {} are missing: run 'hierasurg label' to its end": "as 'have no maps'; lost while it is read",
+    "made NaN; use --dtype fp32": "weights that overflow in half precision",
+    "give a smaller --batch": "memory of a GPU",
+    "use a smaller size or --device cpu": "memory of a GPU",
+    "use --memory offload or group-offload, --dtype bf16, or --device cpu": "memory of a GPU",
+    "the memory is too small": "memory of a GPU",
+    "use --quantize none": "an old GPU",
+    "there is no home folder": "a user without a home",
+    "give --cache FOLDER for the measured clips": "test_a_cache_that_cannot_be_written",
+    "neither samples nor data set say where their VAE is": "test_what_was_left_out_comes_with_its_option",
+    "pip install": "needs a package index",
+    "which --weights-dir names": "names the option that was given",
+    "name its digest as extractor_sha256 in a --protocol file": "tests/evaluation/test_evaluate.py",
+    "give a pipeline folder or a Hub id as --model": "the package's own files are gone",
+    "give a model and --fps of {}": "needs a model of the other rate",
+    "give the file of that size and version, or --sam with the size of the file": "published weights",
+    "fetch it elsewhere and give --sam-checkpoint FILE": "published weights",
+    "is for a published size, but --sam is {}": "names the option that was given",
+    "go on with --text-vectors {}": "tests/training/test_run.py",
+    "--export public is not possible": "there is no other way",
+    "the run began with {} clips and there are {} now": "as the one of a data set; of the Python API",
+    "--nodes needs --rendezvous": "waits for a second machine",
+    "--rendezvous must be HOST:PORT": "waits for a second machine",
+    "is not possible: this machine has {} GPU": "test_more_processes_than_gpus_run_on_the_cpu",
+    "report_to {} needs {}, which is not installed": "needs a package index",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that cases copy from: small, and made once."""
+    root = tmp_path_factory.mktemp("world")
+    tiny_runs.write_base(root / "model")
+    for number in (1, 2):
+        tiny_datasets.write_operation(root, number, 18)
+    write_softer_sides(root, 6, 8, (32, 48))
+    tiny_pipeline().save_pretrained(root / "pipeline")
+    torch.manual_seed(0)
+    write_mini(root / "sam", build_mini_network().state_dict())
+    return root
+
+
+@pytest.fixture
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def failed(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs a line that is refused and returns what it says."""
+    capsys.readouterr()
+    code = run(shlex.split(line))
+    out, err = capsys.readouterr()
+    assert code in (2, 3, 4, 5), f"{line}: {code} {out} {err}"
+    assert err.startswith("hierasurg: ")
+    return err.strip().removeprefix("hierasurg: ")
+
+
+def parts(of: str) -> list[str]:
+    return [part for part in of.split("{}") if part]
+
+
+@pytest.mark.usefixtures("_folder")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: re.sub(r"\W+", "-", case.of)[-50:].strip("-"))
+def test_the_advice_works(case: Case, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in case.needs:
+        shutil.copytree(world / name, name)
+    case.given()
+    message = failed(case.line, capsys)
+    assert all(part in message for part in parts(case.of)), message
+    found = re.search(case.advice, message)
+    assert found is not None, message
+    lines = [line.format(*found.groups(), line=case.line) for line in case.follow]
+    for line in lines[:-1] if case.is_gone else lines:
+        code = run(shlex.split(line))
+        assert code == 0, f"{line}: {capsys.readouterr().err}"
+    if case.is_gone:
+        capsys.readouterr()
+        code = run(shlex.split(lines[-1]))
+        again = capsys.readouterr().err
+        assert code == 0 or not all(part in again for part in parts(case.of)), again
+
+
+def text_of(node: ast.AST) -> str:
+    """The text of a string in the source, with {} for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return text_of(node.left) + text_of(node.right)
+    if isinstance(node, ast.IfExp):
+        return f"{text_of(node.body)} {text_of(node.orelse)}"
+    return ""
+
+
+def advising(package: Path) -> dict[str, str]:
+    """The messages of a package's errors that name an option or a command, by their place."""
+    naming = re.compile(r"(?<![\w-])--[a-z]|'hierasurg |pip install")
+    found: dict[str, str] = {}
+    for file in sorted(package.rglob("*.py")):
+        if "phantom" in file.parts:  # commands of its own, for those who build this package
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            raised = node.exc if isinstance(node, ast.Raise) else None
+            if isinstance(raised, ast.Call):
+                message = " ".join(text_of(argument) for argument in raised.args)
+                if naming.search(message):
+                    found[f"{file.relative_to(package.parent)}:{raised.lineno}"] = message
+    return found
+
+
+@pytest.mark.parametrize("package", [hierasurg_core, hierasurg_cli], ids=lambda package: package.__name__)
+def test_every_advice_has_a_case(package: Any) -> None:
+    known = [*(case.of for case in CASES), *ELSEWHERE]
+    messages = advising(Path(package.__file__).parent)
+    unknown = {
+        place: message for place, message in messages.items() if not any(of in message for of in known)
+    }
+    assert messages
+    assert not unknown, "add a case to CASES for each"
+
+
+@pytest.mark.usefixtures("_folder")
+def test_what_was_left_out_comes_with_its_option(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("samples", "real"):
+        shutil.copytree(world / name, name)
+    script(BrightBox(), Path("FILE"))
+    Path("weights").mkdir()
+    script(TinyVgg(), Path("weights/vgg16.pt"))
+    line = ["evaluate", *shlex.split(ON_CPU), "samples", "--real", "real", "--num", "2", "--json"]
+    line += ["--replicates", "0", "--set", "wall=1"]
+
+    def left_out(*options: str) -> dict[str, str]:
+        capsys.readouterr()
+        assert run([*line, *options]) == 0
+        return {entry["metric"]: entry["why"] for entry in json.loads(capsys.readouterr().out)["left_out"]}
+
+    before = left_out()
+    assert "give --detector FILE" in before["box-iou"]
+    assert "or mini for phantom clips" in before["map-iou"]
+    assert "give --vae MODEL, or mini" in before["vae baseline"]
+    assert "put it into --weights-dir" in before["first-frame-lpips"]
+    after = left_out("--detector", "FILE", "--sam", "mini", "--vae", "mini", "--weights-dir", "weights")
+    assert not {"box-iou", "map-iou", "vae baseline", "first-frame-lpips"} & set(after)
+
+
+@pytest.mark.usefixtures("_folder")
+def test_a_cache_that_cannot_be_written(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("samples", "real"):
+        shutil.copytree(world / name, name)
+    Path("file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("file").absolute()))
+    message = failed(SIDES, capsys)
+    found = re.search(r"give (--cache) FOLDER", message)
+    assert found is not None, message
+    assert run([*shlex.split(SIDES), found[1], "own"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_folder")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs")
+def test_more_processes_than_gpus_run_on_the_cpu(world: Path) -> None:
+    import subprocess
+    import sys
+
+    for name in ("samples", "real"):
+        shutil.copytree(world / name, name)
+    program = [sys.executable, "-m", "hierasurg_cli"]
+    line = shlex.split(SIDES.replace("--device cpu", "--gpus 2"))
+    refused = subprocess.run([*program, *line], capture_output=True, text=True, check=False)
+    assert refused.returncode == 5
+    found = re.search(r"this machine has 0 GPUs; give (--device cpu)", refused.stderr)
+    assert found is not None, refused.stderr
+    done = subprocess.run([*program, *line, *found[1].split()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
