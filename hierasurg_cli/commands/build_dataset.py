@@ -7,7 +7,19 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.options import AsJson, ConfigFile, Quiet, Sets, Verbose, resolve
+from hierasurg_cli.launch import launch
+from hierasurg_cli.options import (
+    AsJson,
+    ConfigFile,
+    Gpus,
+    NodeRank,
+    Nodes,
+    Quiet,
+    Rendezvous,
+    Sets,
+    Verbose,
+    resolve,
+)
 from hierasurg_core.config import BuildDatasetConfig
 
 if TYPE_CHECKING:
@@ -114,6 +126,10 @@ def build_dataset(
             autocompletion=lambda: ["auto", "bf16", "fp16", "fp32"],
         ),
     ] = None,
+    gpus: Gpus = None,
+    nodes: Nodes = 1,
+    node_rank: NodeRank = 0,
+    rendezvous: Rendezvous = None,
     config: ConfigFile = None,
     set_: Sets = None,
     json: AsJson = False,
@@ -127,6 +143,8 @@ def build_dataset(
 
         found = describing.describe(wanted.videos, wanted.labels)
         console.show_result(found, json, lambda result: "\n".join(result.lines()))
+        return
+    if launch(wanted, device=wanted.device):
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
         with importing(progress):

@@ -155,7 +155,7 @@ def evaluate(
     if compare is not None:
         _compare(compare, wanted.out, json)
         return
-    if launch(wanted.gpus, device=wanted.device):
+    if launch(wanted, device=wanted.device):
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
         with importing(progress):

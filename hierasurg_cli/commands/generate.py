@@ -263,7 +263,7 @@ def generate(
         parse_phase(wanted.phase)
     if wanted.triplet is not None and not {"@", "+"} & set(wanted.triplet):
         parse_triplet(wanted.triplet)
-    if launch(wanted.gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
+    if launch(wanted, device=wanted.device):
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
         with importing(progress):

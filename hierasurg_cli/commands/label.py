@@ -157,7 +157,7 @@ def label(
             checked = check_labels(wanted, progress)
         console.show_result(checked, json, _check_as_text)
         return
-    if launch(gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
+    if launch(wanted, device=wanted.device):
         return
     with console.working(loudness) as progress:
         with importing(progress):

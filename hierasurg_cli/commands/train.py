@@ -18,9 +18,11 @@ from hierasurg_cli.options import (
     Rendezvous,
     Sets,
     Verbose,
+    given_by,
     resolve,
 )
 from hierasurg_core.config import PRESETS, TrainM2VConfig, TrainS2MConfig
+from hierasurg_core.config.train import final_folder
 from hierasurg_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -247,8 +249,9 @@ def train_s2m(
     verbose: Verbose = False,
 ) -> None:
     """Train S2M: phases and triplets to panoptic maps."""
-    wanted = resolve(TrainS2MConfig, ctx, config, _sets(ctx, set_), _preset(preset))
-    _train(ctx, wanted, "s2m")
+    sources = config, _sets(ctx, set_), _preset(preset)
+    wanted = resolve(TrainS2MConfig, ctx, *sources)
+    _train(ctx, wanted, "s2m", given_by(TrainS2MConfig, ctx, *sources))
 
 
 def train_m2v(
@@ -315,26 +318,25 @@ def train_m2v(
     verbose: Verbose = False,
 ) -> None:
     """Train M2V: panoptic maps to video."""
-    wanted = resolve(TrainM2VConfig, ctx, config, _sets(ctx, set_), _preset(preset))
-    _train(ctx, wanted, "m2v")
+    sources = config, _sets(ctx, set_), _preset(preset)
+    wanted = resolve(TrainM2VConfig, ctx, *sources)
+    _train(ctx, wanted, "m2v", given_by(TrainM2VConfig, ctx, *sources))
 
 
-def _train(ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: str) -> None:
-    """The work of both commands, whose options lie in the context."""
-    given: dict[str, Any] = ctx.params
-    gpus: int | None = given["gpus"]
-    ranks = (gpus or 1) * given["nodes"]
-    if not given["dry_run"] and launch(
-        gpus,
+def _train(
+    ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: str, given: dict[str, str]
+) -> None:
+    """Does the work of both commands, whose flags lie in the context; `given` tells who gave a setting."""
+    flags: dict[str, Any] = ctx.params
+    ranks = (wanted.gpus or 1) * wanted.nodes
+    if not flags["dry_run"] and launch(
+        wanted,
         device=wanted.device,
-        nodes=given["nodes"],
-        node_rank=given["node_rank"],
-        rendezvous=given["rendezvous"],
-        max_restarts=given["max_restarts"],
-        logs=wanted.out / "logs",
+        max_restarts=wanted.max_restarts,
+        logs=final_folder(wanted) / "logs",
     ):
         return
-    loudness = console.volume(given["quiet"], given["verbose"], least=ctx.obj)
+    loudness = console.volume(flags["quiet"], flags["verbose"], least=ctx.obj)
     with console.working(loudness) as progress:
         with importing(progress):
             from hierasurg_core.runtime import process_group, world_size
@@ -342,13 +344,13 @@ def _train(ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: s
             from hierasurg_core.training.run import run_training
 
         with process_group(wanted.device) as device:
-            size = ranks if given["dry_run"] else world_size()
-            plan = plan_training(wanted, stage, device, size, dry=given["dry_run"])
-            result = None if given["dry_run"] else run_training(plan, device, progress)
+            size = ranks if flags["dry_run"] else world_size()
+            plan = plan_training(wanted, stage, device, size, dry=flags["dry_run"], given=given)
+            result = None if flags["dry_run"] else run_training(plan, device, progress)
     if result is None:
-        console.show_result(plan, given["json"], _plan_as_text)
+        console.show_result(plan, flags["json"], _plan_as_text)
     else:
-        console.show_result(result, given["json"], _as_text)
+        console.show_result(result, flags["json"], _as_text)
 
 
 def _preset(name: str | None) -> Path | None:

@@ -23,13 +23,14 @@ from hierasurg_core.config.checks import (
 from hierasurg_core.config.evaluate import EvaluateConfig
 from hierasurg_core.config.generate import Dtype, Fps, GenerateConfig
 from hierasurg_core.config.label import LabelConfig
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.config.train import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.errors import UsageError
 
 
 @dataclass(frozen=True)
-class BuildDatasetConfig:
-    """One call of `build-dataset`.
+class BuildDatasetConfig(Ranks):
+    """One call of `build-dataset`; processes as in `Ranks`.
 
     Attributes:
         videos: Folder of frame folders, as `extract` makes it.

@@ -31,6 +31,7 @@ from hierasurg_core.models.defaults import MODEL_INDEX, PIPELINE_CLASS
 from hierasurg_core.models.loading import CONFIG_FILE, WEIGHT_FILES, find_transformer, load_transformer
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.models.text_vectors import TEXT_VECTORS, find_text_vectors, takes_text_vectors
+from hierasurg_core.models.trained import trained_steps, write_trained_steps
 from hierasurg_core.models.transformers import M2VTransformer3DModel, S2MTransformer3DModel
 
 PARTS = ("vae", "scheduler")
@@ -194,6 +195,7 @@ def write_pipeline(
             model = load_transformer(source, dtype)
             own[name] = own_sampling(sampling, name, model.config["distilled_steps"])
             model.save_pretrained(folder / name)
+            write_trained_steps(folder / name, trained_steps(source))
             if takes_text_vectors(model):
                 of_vectors[name] = source
         copy_parts(shared, folder)

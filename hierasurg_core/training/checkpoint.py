@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,19 @@ from hierasurg_core.models.lora import (
     read_trained,
     save_lora,
 )
-from hierasurg_core.runtime import generator_state, random_state, restore_generator, restore_random_state
+from hierasurg_core.runtime import (
+    generator_state,
+    random_state,
+    restore_generator,
+    restore_random_state,
+    wait_for_all,
+)
 from hierasurg_core.training.ema import Ema
 from hierasurg_core.training.sharding import filled, gathered, piece_of, put
 from hierasurg_core.training.source import BatchSource
 
 SCHEMA = 1
+RECORD = "train.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name for unsharded weights
 _ONE_FILE = "10TB"  # a shard size that no model reaches
 _NAME = re.compile(r"checkpoint-\d+")
@@ -66,6 +73,7 @@ class RunState:
         generator: Draws noise, times and dropped conditions; in the same state on all ranks.
         lora: What is trained of the model where that is not all of it.
         shell: The model's structure without memory, where `model` is in pieces.
+        optimizer_name: What the config calls the optimiser.
         step: Optimiser steps done.
         seconds: Time spent on them, over all sessions.
     """
@@ -79,6 +87,7 @@ class RunState:
     ema: Ema | None
     lora: Lora | None = None
     shell: CogVideoXStack | None = None
+    optimizer_name: str = "adamw"
     step: int = 0
     seconds: float = 0.0
 
@@ -116,7 +125,7 @@ def save_checkpoint(state: RunState, out: Path, config: dict[str, Any]) -> Path:
                     "ranks": ranks,
                 },
             )
-    state.accelerator.wait_for_everyone()
+    wait_for_all()
     return path
 
 
@@ -143,7 +152,7 @@ def load_checkpoint(state: RunState, path: Path) -> None:
             state.ema.load(_read_tensors(path / "ema" / WEIGHTS))
         else:
             state.ema.load(read_trained(state.shell or state.model, path / "ema"))
-    _load_optimizer(state, _read_tensors(path / "optimizer.safetensors"), path)
+    _load_optimizer(state, _read_tensors(path / "optimizer.safetensors"), path, saved["config"])
     if saved["scaler"] is not None and state.accelerator.scaler is not None:
         state.accelerator.scaler.load_state_dict(saved["scaler"])
     restore_generator(state.generator, saved["generator"])
@@ -198,6 +207,15 @@ def choose_checkpoint(out: Path, resume: str) -> Path | None:
     return Path(resume)
 
 
+def is_finished(out: Path, step: int | None = None) -> bool:
+    """Tells whether a run's folder holds its finished model; with a step, the one of that very step."""
+    path = out / RECORD
+    said = read_json(path) if path.is_file() else None
+    if not isinstance(said, dict) or said.get("finished") is not True:
+        return False
+    return step is None or (said.get("step") == step and (out / "transformer" / "config.json").is_file())
+
+
 def checkpoints(out: Path) -> list[Path]:
     """Returns the whole checkpoints of a run, by rising step."""
     named = [path for path in out.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
@@ -229,7 +247,7 @@ def write_finished(state: RunState, out: Path, checkpoint: Path, config: dict[st
             load_merged(source).save_pretrained(part, max_shard_size=_ONE_FILE)
             copy_updates(source, part)
     write_json(
-        out / "train.json",
+        out / RECORD,
         {
             "schema": SCHEMA,
             "version": __version__,
@@ -331,7 +349,14 @@ def _optimizer_tensors(state: RunState) -> dict[str, Tensor]:
     return tensors if state.shell is None else gathered(tensors)
 
 
-def _load_optimizer(state: RunState, tensors: dict[str, Tensor], path: Path) -> None:
+def _load_optimizer(
+    state: RunState, tensors: dict[str, Tensor], path: Path, config: Mapping[str, Any]
+) -> None:
+    if config.get("optimizer", state.optimizer_name) != state.optimizer_name:
+        raise WeightsError(
+            f"{path} holds the state of the optimizer {config['optimizer']}, but this run has "
+            f"{state.optimizer_name}; resume with the optimizer it was begun with, or start anew"
+        )
     trained = trained_parameters(state.model)
     places = {name: place for place, (name, _) in enumerate(trained)}
     memory: dict[int, dict[str, Tensor]] = {}

@@ -40,6 +40,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hierasurg_core.config.train import STUDENT_SUFFIX
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.solvers import solver_steps, steps_along
 from hierasurg_core.models import (
@@ -53,7 +54,7 @@ from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
 from hierasurg_core.training.stages import M2VStage, S2MStage, VelocityModel, emphasised
 
-SUFFIX = "-student"
+SUFFIX = STUDENT_SUFFIX
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, to_dict
+from hierasurg_core.config.train import final_folder, unconditional_folder
 from hierasurg_core.datasets.dataset import ClipDataset, PixelDataset, open_dataset
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
@@ -39,7 +41,8 @@ from hierasurg_core.models.warmstart import (
     without_weights,
 )
 from hierasurg_core.runtime import free_memory
-from hierasurg_core.training.distill import SUFFIX, expect_teacher, freeze_maps, make_grid
+from hierasurg_core.training.checkpoint import is_finished
+from hierasurg_core.training.distill import expect_teacher, freeze_maps, make_grid
 from hierasurg_core.training.memory import (
     MemoryEstimate,
     Workload,
@@ -49,6 +52,14 @@ from hierasurg_core.training.memory import (
 )
 from hierasurg_core.training.optimizers import expect_optimizer
 from hierasurg_core.training.reporting import expect_reporter
+from hierasurg_core.training.resuming import (
+    RunRecord,
+    expect_same_data,
+    expect_same_optimizer,
+    go_on,
+    is_preset,
+    read_record,
+)
 from hierasurg_core.training.work import count_work
 
 PUBLISHED_2B = "THUDM/CogVideoX-2b"
@@ -77,6 +88,8 @@ class TrainingPlan:
         vectors: Text vectors in place of labels.
         world_size: Ranks.
         notes: What was chosen for the user.
+        run: What the run that this goes on with says of itself; None where it starts anew.
+        is_done: Whether that run is finished and no step is left.
     """
 
     config: StageConfig
@@ -93,6 +106,8 @@ class TrainingPlan:
     vectors: TextVectors | None
     world_size: int
     notes: tuple[str, ...]
+    run: RunRecord | None = None
+    is_done: bool = False
 
     @property
     def model_class(self) -> type[CogVideoXStack]:
@@ -125,7 +140,13 @@ class TrainingPlan:
 
 
 def plan_training(
-    config: StageConfig, stage: str, device: torch.device, world_size: int = 1, *, dry: bool = False
+    config: StageConfig,
+    stage: str,
+    device: torch.device,
+    world_size: int = 1,
+    *,
+    dry: bool = False,
+    given: Mapping[str, str] | None = None,
 ) -> TrainingPlan:
     """Chooses and checks everything that a run needs.
 
@@ -135,10 +156,13 @@ def plan_training(
         device: Where it will train.
         world_size: Ranks.
         dry: Fetch nothing; the published CogVideoX-2b is known without its files.
+        given: Settings that were given, and by what (see `config.given_settings`); None: all but those that
+            are None. A run that goes on keeps its own values of the others.
 
     Raises:
-        UsageError: Settings that exclude each other, or a package is missing.
-        DataError: The data set is not there, lacks what the stage needs, has another rate or another VAE than
+        UsageError: Settings that exclude each other, or would change a run that goes on; or a package is
+            missing.
+        DataError: The data set is not there, is another one than the run's, lacks what the stage needs, has another rate or another VAE than
             the base, or has fewer clips than there are ranks.
         WeightsError: The base is not there, or nothing this stage can start from.
         ResourceError: Nothing fits the GPU.
@@ -147,15 +171,25 @@ def plan_training(
     expect_reporter(config.report_to)
     if config.lora_rank:
         expect_peft()
+    config = dataclasses.replace(config, out=final_folder(config))
+    run, is_done = read_record(config.out, config.resume), False
+    if run is not None:
+        continuation = go_on(config, stage, given, run)
+        config, is_done = continuation.config, continuation.is_done
+        notes += continuation.notes
     unconditional = isinstance(config, TrainM2VConfig) and config.stage == "unconditional"
-    config = _final_folder(config, stage, unconditional=unconditional)
     manifest = read_dataset_manifest(config.dataset)
+    if run is not None and not is_done:
+        expect_same_data(run, config.dataset)
     if config.fps is not None and config.fps != manifest.form.fps:
         raise DataError(
             f"{config.dataset} has {manifest.form.fps} fps, not the {config.fps} asked for: give the data "
             f"set of that rate, or --fps {manifest.form.fps}"
         )
-    base_name = _base_name(config, unconditional=unconditional, notes=notes)
+    weak = run is None and given is not None and is_preset(given.get("base", ""))
+    told = notes if run is None else []
+    base_name = _base_name(config, unconditional=unconditional, weak=weak, notes=told)
+    config = dataclasses.replace(config, base=base_name if config.distill is None else config.base)
     vectors = None
     if config.text_vectors is not None:
         vectors = load_text_vectors(config.text_vectors, device)
@@ -184,6 +218,8 @@ def plan_training(
     clips = count_clips(manifest, config, stage, world_size)
     config = _with_steps(config, clips, world_size)
     config, bytes_needed = _with_memory(config, load, device, world_size)
+    if run is not None and not is_done:
+        expect_same_optimizer(config, run)
     expect_optimizer(config, device)
     return TrainingPlan(
         config=config,
@@ -200,6 +236,8 @@ def plan_training(
         vectors=vectors,
         world_size=world_size,
         notes=tuple(notes),
+        run=run,
+        is_done=is_done,
     )
 
 
@@ -256,36 +294,38 @@ def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size:
     return clips
 
 
-def _final_folder(config: StageConfig, stage: str, *, unconditional: bool) -> StageConfig:
-    """The unconditional stage and students have folders of their own unless another one was named."""
-    if config.distill is not None and config.out == Path("runs") / stage:
-        return dataclasses.replace(config, out=config.out.with_name(stage + SUFFIX))
-    if unconditional and config.out == TrainM2VConfig().out:
-        return dataclasses.replace(config, out=unconditional_folder(config.out))
-    return config
+def _base_name(config: StageConfig, *, unconditional: bool, weak: bool, notes: list[str]) -> str:
+    """Returns the base: a student's teacher, the one asked for, or M2V's unconditional run.
 
-
-def unconditional_folder(out: Path) -> Path:
-    """Returns where the first stage of an M2V run lies: beside it."""
-    return out.with_name(f"{out.name}-unconditional")
-
-
-def _base_name(config: StageConfig, *, unconditional: bool, notes: list[str]) -> str:
-    """The base, a student's teacher, or the unconditional run where M2V's real stage has one."""
+    Args:
+        config: The run.
+        unconditional: Whether it is M2V's first stage.
+        weak: Whether the base was named by a preset alone, which yields to an unconditional run.
+        notes: Is added to.
+    """
     if config.distill is not None:
         return config.distill
+    asked = config.base or PUBLISHED_2B
     if not isinstance(config, TrainM2VConfig) or unconditional:
-        return config.base
+        return asked
     first = unconditional_folder(config.out)
-    told = read_json(first / "train.json") if (first / "train.json").is_file() else None
-    if isinstance(told, dict) and told.get("finished") is True:
-        notes.append(f"starting from the unconditional run {first}, in place of {config.base}")
+    if config.base is not None and not weak:
+        if is_finished(first) and not _is_folder(config.base, first):
+            notes.append(
+                f"starting from {asked} as asked, not from the unconditional run {first}; --base {first} "
+                "takes that"
+            )
+        return asked
+    if is_finished(first):
+        notes.append(f"starting from the unconditional run {first}, in place of {asked}")
         return str(first)
     if first.is_dir():
-        notes.append(
-            f"the unconditional run {first} is not finished and not used; starting from {config.base}"
-        )
-    return config.base
+        notes.append(f"the unconditional run {first} is not finished and not used; starting from {asked}")
+    return asked
+
+
+def _is_folder(name: str, folder: Path) -> bool:
+    return Path(name).is_dir() and folder.is_dir() and Path(name).samefile(folder)
 
 
 def _changes(

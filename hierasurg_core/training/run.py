@@ -23,7 +23,6 @@ import torch
 
 from hierasurg_core.artifacts import atomic_file, ensure_writable_folder, read_json, write_json
 from hierasurg_core.config import to_dict, write_config
-from hierasurg_core.datasets.manifest import MANIFEST
 from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN, VAL
 from hierasurg_core.errors import DataError, UsageError
@@ -43,7 +42,7 @@ from hierasurg_core.models.warmstart import start_from
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import device_milliseconds, rank, resolve_dtype, wait_for_all, world_size
 from hierasurg_core.training.batch import Batch
-from hierasurg_core.training.checkpoint import choose_checkpoint
+from hierasurg_core.training.checkpoint import is_finished
 from hierasurg_core.training.distill import (
     SUFFIX,
     DistilledStage,
@@ -56,6 +55,7 @@ from hierasurg_core.training.from_dataset import DatasetSource, StageName
 from hierasurg_core.training.plan import TrainingPlan, open_clips
 from hierasurg_core.training.previews import Previews
 from hierasurg_core.training.reporting import open_reporter
+from hierasurg_core.training.resuming import DATA, describe_data
 from hierasurg_core.training.stages import M2VStage, S2MStage, SampledStage, UnconditionalStage
 from hierasurg_core.training.trainer import Extras, TrainResult, train
 
@@ -111,15 +111,18 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
     first = rank() == 0
     for note in plan.notes:
         progress.note(note)
-    resumed = choose_checkpoint(config.out, config.resume)
+    if plan.is_done:
+        assert plan.run is not None
+        done = TrainResult(
+            plan.run.step, True, plan.run.checkpoint, config.out / "transformer", None, plan.run.seconds
+        )
+        return TrainRunResult(config.out, plan.run.stage, done, _exported(plan, done, progress), plan.notes)
+    resumed = None if plan.run is None else plan.run.checkpoint
     if resumed is not None:
         expect_same_text_vectors(config.text_vectors, config.out)
     wait_for_all()  # no rank writes before all have chosen
     ensure_writable_folder(config.out)
     model, lora = _build(plan, resumed, progress)
-    if first:
-        _write_beginnings(plan)
-    wait_for_all()
     stage = _stage(plan, model, device)
     batches, preview_clips = _data(plan, device, progress)
     reporter = None
@@ -129,6 +132,7 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
         lora=lora,
         previews=_previews(plan, stage, preview_clips, device),
         reporter=reporter,
+        begin=lambda: _write_beginnings(plan),
         load=plan.load,
         peak_flops=_peak_flops(device),
     )
@@ -138,14 +142,20 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
         if reporter is not None:
             reporter.close()
     del model
-    export = None
-    if trained.finished and config.export is not None:
-        export = config.out / PUBLIC if config.export == PUBLIC else Path(config.export)
-        if first:
-            _export(plan, export, trained)
-            progress.note(f"exported to {export}")
-        wait_for_all()
-    return TrainRunResult(config.out, stage.name, trained, export, plan.notes)
+    return TrainRunResult(config.out, stage.name, trained, _exported(plan, trained, progress), plan.notes)
+
+
+def _exported(plan: TrainingPlan, trained: TrainResult, progress: Progress) -> Path | None:
+    """Writes what `export` asks for of a finished run, and returns its folder."""
+    config = plan.config
+    if not trained.finished or config.export is None:
+        return None
+    export = config.out / PUBLIC if config.export == PUBLIC else Path(config.export)
+    if rank() == 0:
+        _export(plan, export, trained)
+        progress.note(f"exported to {export}")
+    wait_for_all()
+    return export
 
 
 def _build(
@@ -175,15 +185,16 @@ def _build(
 
 
 def _write_beginnings(plan: TrainingPlan) -> None:
+    """Writes what a run's folder holds besides the loop's own, once it is sure that the run goes on."""
+    if rank() != 0:
+        return
     config, out = plan.config, plan.config.out
     assert plan.base is not None
     write_config(out / f"train-{plan.stage}.yaml", f"train-{plan.stage}", config)
     if plan.start is not None and not (out / "start.tsv").exists():
         with atomic_file(out / "start.tsv") as part:
             part.write_text(plan.start.table(), encoding="utf-8")
-    said = read_json(config.dataset / MANIFEST)
-    kept = {key: said.get(key) for key in ("notice", "form", "clips", "splits", "vae")}
-    write_json(out / "data.json", {"dataset": str(config.dataset), **kept})
+    write_json(out / DATA, describe_data(config.dataset))
     copy_parts(plan.base, out)
     write_sampling(read_sampling(plan.base), out)
     if config.text_vectors is not None:
@@ -298,7 +309,7 @@ def _peak_flops(device: torch.device) -> float | None:
 def _expect_other_stage(plan: TrainingPlan) -> None:
     """A pipeline needs both stages; the other one has to be finished before this one begins."""
     other = _other_run(plan)
-    if not _is_finished(other):
+    if not is_finished(other):
         raise UsageError(
             f"--export needs both stages, and {other} is no finished run: train it first, then call this "
             "again (a finished run only exports)"
@@ -309,15 +320,9 @@ def _other_run(plan: TrainingPlan) -> Path:
     """The run beside this one; for a student the other student, where that is finished."""
     name = "m2v" if plan.stage == "s2m" else "s2m"
     student = plan.config.out.with_name(name + SUFFIX)
-    if plan.config.distill is not None and _is_finished(student):
+    if plan.config.distill is not None and is_finished(student):
         return student
     return plan.config.out.with_name(name)
-
-
-def _is_finished(run: Path) -> bool:
-    path = run / "train.json"
-    said = read_json(path) if path.is_file() else None
-    return isinstance(said, dict) and said.get("finished") is True
 
 
 def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
@@ -352,7 +357,7 @@ def _card(s2m: Path, m2v: Path) -> Card:
     facts: dict[str, dict[str, str]] = {}
     notice = None
     for name, run in (("S2M", s2m), ("M2V", m2v)):
-        data, done = read_json(run / "data.json"), read_json(run / "train.json")
+        data, done = read_json(run / DATA), read_json(run / "train.json")
         notice = notice or data.get("notice")
         form, config = data["form"], done["config"]
         size = form["map_size_hw"] if name == "S2M" else form["size_hw"]

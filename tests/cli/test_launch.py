@@ -18,6 +18,7 @@ from tiny_runs import write_dataset
 from hierasurg_cli.app import run
 from hierasurg_cli.launch import launch
 from hierasurg_core.artifacts import read_json
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.errors import HieraSurgError, ResourceError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -90,16 +91,19 @@ def wait_for_end(process: psutil.Process) -> None:
     ],
 )
 def test_refusals(arguments: dict[str, Any], error: type[HieraSurgError], said: str) -> None:
+    arguments = dict(arguments)
+    device = arguments.pop("device", "cpu")
     with pytest.raises(error, match=said):
-        launch(**{"device": "cpu", **arguments})
+        restarts = arguments.pop("max_restarts", 0)
+        launch(Ranks(**arguments), device=device, max_restarts=restarts)
 
 
 def test_one_process_and_ranks_do_the_work_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch(None, device="auto") is False
-    assert launch(1, device="auto") is False
+    assert launch(Ranks(), device="auto") is False
+    assert launch(Ranks(gpus=1), device="auto") is False
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch(1000, device="auto") is False
+    assert launch(Ranks(gpus=1000), device="auto") is False
 
 
 def test_too_many_gpus_are_refused_before_anything_loads(

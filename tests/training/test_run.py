@@ -66,7 +66,7 @@ def test_maps_start_from_the_unconditional_run_and_say_so(root: Path) -> None:
     first = train(m2v_config(root, "two-unconditional", stage="unconditional"))
     assert first.stage == "m2v-unconditional"
     before = load_transformer(root / "runs" / "two-unconditional").state_dict()
-    second = train(m2v_config(root, "two", steps=1))
+    second = train(m2v_config(root, "two", steps=1, base=None))
     assert any("starting from the unconditional run" in note for note in second.notes)
     table = (root / "runs" / "two" / "start.tsv").read_text()
     assert "\tnew\n" not in table

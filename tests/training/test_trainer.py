@@ -27,7 +27,7 @@ from hierasurg_core.training import (
 )
 from hierasurg_core.training.checkpoint import WEIGHTS, checkpoints
 from hierasurg_core.training.stages import VelocityModel
-from hierasurg_core.training.trainer import learning_rate
+from hierasurg_core.training.steps import learning_rate
 
 
 class StopsAt(SilentProgress):
@@ -271,6 +271,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     run("s2m", tmp_path, config(steps=1))
     with pytest.raises(WeightsError, match="checkpoint of s2m, not of m2v"):
         run("m2v", tmp_path, config())
+    with pytest.raises(WeightsError, match="holds the state of the optimizer adamw, but this run has muon"):
+        run("s2m", tmp_path, config(optimizer="muon"))
     with pytest.raises(WeightsError, match="no averaged weights"):
         run("s2m", tmp_path, config(ema=0.9))
     with pytest.raises(WeightsError, match="model of the other stage"):
