@@ -266,9 +266,52 @@ def keep_compiled(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Lets torch and cuDNN use algorithms without chance for the time of the block, where they have such.
+
+    Nothing is chosen by timing meanwhile (see `is_deterministic`). What has no such algorithm still runs, and
+    torch warns of it. Best entered before the first work on a GPU, as cuBLAS reads its setting only once.
+
+    Args:
+        wanted: False changes nothing.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.benchmark,
+        cudnn.deterministic,
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.benchmark, cudnn.deterministic = before[2:]
+
+
+def is_deterministic() -> bool:
+    """Tells whether this is a block of `deterministic`, in which nothing may be chosen by timing."""
+    return torch.are_deterministic_algorithms_enabled()
+
+
+def device_name(device: torch.device) -> str:
+    """Returns what a GPU calls itself, and "cpu" for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def expect_fixed_shapes(device: torch.device) -> None:
-    """Lets cuDNN try its convolutions once for each shape, which pays where all steps have equal shapes."""
-    if device.type == "cuda":
+    """Lets cuDNN try its convolutions once for each shape, which pays where all steps have equal shapes.
+
+    Not in a block of `deterministic`: which one is fastest is up to chance.
+    """
+    if device.type == "cuda" and not is_deterministic():
         torch.backends.cudnn.benchmark = True
 
 

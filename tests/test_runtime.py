@@ -148,3 +148,19 @@ def test_ranks_agree_on_the_first_answer(tmp_path: Path) -> None:
     assert said[0] == said[1]
     assert said[0][0] in ("own-0", "own-1")
     assert said[0][1:] == [said[0][0], "x"]
+
+
+def test_determinism_is_for_the_time_of_a_block() -> None:
+    def state() -> tuple[bool, bool, bool]:
+        cudnn = torch.backends.cudnn
+        return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+
+    before = state()
+    with runtime.deterministic(False):
+        assert state() == before
+    with pytest.raises(KeyError), runtime.deterministic(True):
+        assert state() == (True, True, False)
+        assert runtime.is_deterministic()
+        raise KeyError
+    assert state() == before
+    assert not runtime.is_deterministic()

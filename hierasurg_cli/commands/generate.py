@@ -228,6 +228,13 @@ def generate(
             autocompletion=lambda: ["none", "fp8", "int8"],
         ),
     ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic/--fastest",
+            help="Fix all kernels, so that a seed gives the same bytes again (default: fastest).",
+        ),
+    ] = None,
     maps_dir: Annotated[
         bool | None,
         typer.Option("--maps-dir/--no-maps-dir", help="Also write the maps as indexed PNGs."),

@@ -184,6 +184,13 @@ Device = Annotated[
         autocompletion=_choice("auto", "cpu", "cuda"),
     ),
 ]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--fastest",
+        help="Fix all kernels, so that a seed gives the same bytes again (default: fastest).",
+    ),
+]
 MaxRestarts = Annotated[
     int, typer.Option(metavar="N", help="Times that all processes start again after one died.")
 ]
@@ -236,6 +243,7 @@ def train_s2m(
     distill_steps: DistillSteps = None,
     seed: Seed = None,
     device: Device = None,
+    deterministic: Deterministic = None,
     gpus: Gpus = None,
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
@@ -305,6 +313,7 @@ def train_m2v(
     distill_steps: DistillSteps = None,
     seed: Seed = None,
     device: Device = None,
+    deterministic: Deterministic = None,
     gpus: Gpus = None,
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,

@@ -63,6 +63,8 @@ class GenerateConfig(Ranks):
             or "pab".
         memory: Where the models lie: "auto" by the GPU's size, "fast", "offload" or "group-offload".
         quantize: Weights in 8 bits: "none", "fp8" or "int8".
+        deterministic: Choose no kernel by timing, and let torch use algorithms without chance: the same seed
+            then gives the same bytes on one kind of GPU, at some cost in speed.
         contact_sheet: Also write one PNG with the frames of all samples.
         maps_dir: Also write the maps as a folder of indexed PNGs.
         frames_dir: Also write the frames as a folder of PNGs.
@@ -109,6 +111,7 @@ class GenerateConfig(Ranks):
     cache: Cache = "none"
     memory: Memory = "auto"
     quantize: Quantize = "none"
+    deterministic: bool = False
     contact_sheet: bool = False
     maps_dir: bool = False
     frames_dir: bool = False

@@ -64,6 +64,8 @@ class TrainConfig:
             matrices with AdamW for the rest.
         offload: Keep the optimiser's moments in the machine's memory and update there.
         preview_every: Steps between previews; 0: none.
+        deterministic: Choose no kernel by timing, and let torch use algorithms without chance: the same seed
+            then gives the same bytes on one kind of GPU, at some cost in speed.
         sharding: What several processes hold: "none" gives each all weights (DDP), "full" a part of weights,
             gradients, moments and averages (FSDP2).
 
@@ -97,6 +99,7 @@ class TrainConfig:
     optimizer: Optimizer = "adamw"
     offload: bool = False
     preview_every: int = 0
+    deterministic: bool = False
     sharding: Sharding = "none"
 
     def __post_init__(self) -> None:

@@ -113,7 +113,7 @@ def generate(
     else:
         work = plan_jobs(config, CLIP_SECONDS[fps], fps, assets / "scenes", progress)
     before = {unit.name: _changed(config, unit.name) for unit in work}
-    with runtime.process_group(config.device) as device:
+    with runtime.deterministic(config.deterministic), runtime.process_group(config.device) as device:
         run = Run(
             config=config,
             plan=plan,
@@ -214,6 +214,7 @@ def _load(
             sum(not clip.known for clip in unit.clips) > 1 for unit in work if isinstance(unit, Story)
         )
     notes = prepare(pipeline, device, many, speed, calls=calls // batch, several=several)
+    run.remember_kernels({"s2m": pipeline.s2m, "m2v": pipeline.m2v})
     for note in notes:
         progress.note(note)
     return pipeline, batch, notes

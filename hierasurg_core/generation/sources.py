@@ -32,6 +32,7 @@ from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
 from hierasurg_core.models.defaults import SAMPLING, read_pipeline_sampling, read_sampling
 from hierasurg_core.models.hub import local_folder
 from hierasurg_core.models.loading import find_beside, tensor_shapes
+from hierasurg_core.models.lora import undated
 from hierasurg_core.models.text_vectors import find_text_vectors, load_text_vectors
 from hierasurg_core.progress import Progress
 
@@ -179,6 +180,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         for name in wanted
     }
     stages = _with_text_vectors(stages, config.text_vectors, notes)
+    notes += [note for stage in stages.values() if (note := undated(stage.folder)) is not None]
     whole = len(replaced) == len(wanted)
     vae, scheduler = (
         _shared_part(name, list(stages.values()), base, config.model is None, whole, notes)

@@ -18,7 +18,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class RunState:
         lora: What is trained of the model where that is not all of it.
         shell: The model's structure without memory, where `model` is in pieces.
         optimizer_name: What the config calls the optimiser.
+        computing: How attention is computed, and where; see `computing_of`.
         step: Optimiser steps done.
         seconds: Time spent on them, over all sessions.
     """
@@ -88,6 +89,7 @@ class RunState:
     lora: Lora | None = None
     shell: CogVideoXStack | None = None
     optimizer_name: str = "adamw"
+    computing: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
 
@@ -120,6 +122,7 @@ def save_checkpoint(state: RunState, out: Path, config: dict[str, Any]) -> Path:
                     "step": state.step,
                     "seconds": state.seconds,
                     "config": config,
+                    "computing": state.computing,
                     "generator": generator_state(state.generator),
                     "scaler": None if scaler is None else scaler.state_dict(),
                     "ranks": ranks,
@@ -259,6 +262,7 @@ def write_finished(state: RunState, out: Path, checkpoint: Path, config: dict[st
             "lora": None if state.lora is None else {"rank": state.lora.rank, "alpha": state.lora.alpha},
             "weights": {"file": f"transformer/{WEIGHTS}", "sha256": sha256_file(model / WEIGHTS)},
             "config": config,
+            "computing": state.computing,
         },
     )
     return model

@@ -162,8 +162,8 @@ def plan_training(
     Raises:
         UsageError: Settings that exclude each other, or would change a run that goes on; or a package is
             missing.
-        DataError: The data set is not there, is another one than the run's, lacks what the stage needs, has another rate or another VAE than
-            the base, or has fewer clips than there are ranks.
+        DataError: The data set is not there, is another one than the run's, lacks what the stage needs, has
+            another rate or another VAE than the base, or has fewer clips than there are ranks.
         WeightsError: The base is not there, or nothing this stage can start from.
         ResourceError: Nothing fits the GPU.
     """

@@ -204,9 +204,10 @@ def expect_same_data(run: RunRecord, dataset: Path) -> None:
     differing = [name for name in ("splits", "clips") if run.data.get(name, now[name]) != now[name]]
     if differing or run.data.get(_DIGEST, now[_DIGEST]) != now[_DIGEST]:
         which = f" with other {' and '.join(differing)}" if differing else ""
+        theirs = f"{run.data.get('dataset')} (digest {str(run.data.get(_DIGEST, 'unknown'))[:12]})"
         raise DataError(
-            f"{dataset} (digest {now[_DIGEST][:12]}) is another data set{which} than {run.data.get('dataset')} "
-            f"(digest {str(run.data.get(_DIGEST, 'unknown'))[:12]}) of the run {run.checkpoint.parent}: {advice}"
+            f"{dataset} (digest {now[_DIGEST][:12]}) is another data set{which} than {theirs} of the run "
+            f"{run.checkpoint.parent}: {advice}"
         )
 
 

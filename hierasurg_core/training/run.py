@@ -28,6 +28,7 @@ from hierasurg_core.datasets.splits import TRAIN, VAL
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
 from hierasurg_core.models.defaults import read_sampling, write_sampling
+from hierasurg_core.models.digest import weights_digest
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
 from hierasurg_core.models.export import (
     Card,
@@ -37,10 +38,17 @@ from hierasurg_core.models.export import (
     write_pipeline,
     write_public,
 )
-from hierasurg_core.models.lora import Lora
+from hierasurg_core.models.lora import Lora, expect_same_base, is_lora, undated
 from hierasurg_core.models.warmstart import start_from
 from hierasurg_core.progress import Progress
-from hierasurg_core.runtime import device_milliseconds, rank, resolve_dtype, wait_for_all, world_size
+from hierasurg_core.runtime import (
+    deterministic,
+    device_milliseconds,
+    rank,
+    resolve_dtype,
+    wait_for_all,
+    world_size,
+)
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.checkpoint import is_finished
 from hierasurg_core.training.distill import (
@@ -104,6 +112,11 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
         HieraSurgError: As `train`, and where data, base or export do not fit.
         KeyboardInterrupt: As `train`.
     """
+    with deterministic(plan.config.deterministic):
+        return _run(plan, device, progress)
+
+
+def _run(plan: TrainingPlan, device: torch.device, progress: Progress) -> TrainRunResult:
     config = plan.config
     assert plan.base is not None, "only a dry run has no base at hand"
     if config.export is not None and config.export != PUBLIC:
@@ -176,7 +189,15 @@ def _build(
         lora = None
         if config.lora_rank:
             alpha = float(config.lora_rank) if config.lora_alpha is None else config.lora_alpha
-            lora = Lora(config.lora_rank, alpha, plan.stage, plan.part, plan.arguments, config.seed, start)
+            digest = weights_digest(plan.part)
+            if resumed is not None and is_lora(resumed / "transformer"):
+                expect_same_base(resumed / "transformer", plan.part, digest)
+                note = undated(resumed / "transformer")
+                if note is not None:
+                    progress.note(note)
+            lora = Lora(
+                config.lora_rank, alpha, plan.stage, plan.part, plan.arguments, config.seed, start, digest
+            )
     if plan.unconditional:
         freeze_maps(model)
     if config.distill is not None:

@@ -26,8 +26,15 @@ from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.models import CogVideoXStack
 from hierasurg_core.models.lora import Lora
 from hierasurg_core.progress import Progress
-from hierasurg_core.runtime import memory_in_use, resolve_device, wait_for_all, world_size
-from hierasurg_core.training.acceleration import use_fastest_kernel
+from hierasurg_core.runtime import (
+    deterministic,
+    memory_in_use,
+    resolve_device,
+    resolve_dtype,
+    wait_for_all,
+    world_size,
+)
+from hierasurg_core.training.acceleration import computing_of, kernel_before, use_fastest_kernel
 from hierasurg_core.training.checkpoint import (
     RunState,
     bytes_needed,
@@ -156,12 +163,19 @@ def train(
     check_free_space(
         out, bytes_needed(model, ema=config.ema is not None, keep=config.keep), "the checkpoints"
     )
-    with accelerated(model, config, device) as accelerator, _memory_errors(config, extras):
+    with (
+        deterministic(config.deterministic),
+        accelerated(model, config, device) as accelerator,
+        _memory_errors(config, extras),
+    ):
         state, wrapped = set_up(model, stage, batches, config, accelerator, extras.lora)
         if config.sharding == "full" and state.shell is None:
             progress.note("sharding needs several processes; this one holds the whole model")
-        if extras.load is not None and config.precision == "bf16":
-            use_fastest_kernel(model, extras.load.tokens, torch.bfloat16, accelerator.device)
+        if extras.load is not None and (config.precision == "bf16" or config.deterministic):
+            number_type = resolve_dtype(config.precision, accelerator.device)
+            before = None if resumed is None else kernel_before(resumed, accelerator.device)
+            use_fastest_kernel(model, extras.load.tokens, number_type, accelerator.device, before)
+        state.computing = computing_of(model, accelerator.device)
         if resumed is not None:
             load_checkpoint(state, resumed)
             progress.note(f"going on from {resumed}")

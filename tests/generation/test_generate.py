@@ -146,6 +146,7 @@ def test_the_json_says_how_to_make_it_again(assets: Path, tmp_path: Path):
         "edit",
         "notes",
         "sampling",
+        "computing",
         "model",
         "config",
         "versions",
@@ -158,6 +159,11 @@ def test_the_json_says_how_to_make_it_again(assets: Path, tmp_path: Path):
     assert record["seed"] == 2
     assert record["model"]["name"] == "the bundled mini models"
     assert record["sampling"]["num_frames"] == 16
+    assert record["computing"] == {
+        "attention": {"s2m": "default", "m2v": "default"},
+        "chosen_by": {"s2m": "torch", "m2v": "torch"},
+        "deterministic": False,
+    }
     assert set(record["seconds"]) == {"maps", "video", "write"}
     written = tmp_path / "samples" / "generate.yaml"
     again = load_config(GenerateConfig, "generate", files=[written], overrides={}, sets=[])

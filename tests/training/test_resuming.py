@@ -195,3 +195,14 @@ def test_a_changed_optimizer_state_is_named(root: Path) -> None:
     save_file({f"{name}.of.nothing": tensor for name, tensor in tensors.items()}, file)
     with pytest.raises(WeightsError, match="holds the optimiser of another model"):
         train(s2m_config(root, "state", steps=3))
+
+
+def test_the_record_says_how_a_run_was_computed(root: Path) -> None:
+    plain = {"attention": "default", "chosen_by": "torch", "deterministic": False, "device": "cpu"}
+    train(s2m_config(root, "computed", steps=1))
+    train(s2m_config(root, "computed-fixed", steps=1, deterministic=True, precision="bf16"))
+    for name, said in (("computed", plain), ("computed-fixed", {**plain, "deterministic": True})):
+        out = root / "runs" / name
+        for file in (out / "train.json", out / "checkpoint-1" / "state.json"):
+            assert read_json(file)["computing"] == said
+    assert not torch.are_deterministic_algorithms_enabled()
