@@ -1,5 +1,6 @@
 """`hierasurg train-s2m` and `hierasurg train-m2v`: a data set becomes a model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from hierasurg_core.errors import UsageError
 
 if TYPE_CHECKING:
     from hierasurg_core.training.plan import TrainingPlan
+    from hierasurg_core.training.rehearsal import RunTime
     from hierasurg_core.training.run import TrainRunResult
 
 EPILOG_S2M = "Example: hierasurg train-s2m dataset --preset 2b-1fps --gpus 8"
@@ -195,7 +197,8 @@ MaxRestarts = Annotated[
     int, typer.Option(metavar="N", help="Times that all processes start again after one died.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Tell settings, sizes, memory and steps; load and train nothing.")
+    bool,
+    typer.Option("--dry-run", help="Tell settings, sizes, memory, steps and time; leave nothing behind."),
 ]
 
 
@@ -352,13 +355,20 @@ def _train(
             from hierasurg_core.training.plan import plan_training
             from hierasurg_core.training.run import run_training
 
+        rehearsed: Rehearsed | None = None
+        result: TrainRunResult | None = None
         with process_group(wanted.device) as device:
             size = ranks if flags["dry_run"] else world_size()
             plan = plan_training(wanted, stage, device, size, dry=flags["dry_run"], given=given)
-            result = None if flags["dry_run"] else run_training(plan, device, progress)
-    if result is None:
-        console.show_result(plan, flags["json"], _plan_as_text)
-    else:
+            if flags["dry_run"]:
+                from hierasurg_core.training.rehearsal import rehearse
+
+                rehearsed = Rehearsed(plan, None if plan.is_done else rehearse(plan, device, progress))
+            else:
+                result = run_training(plan, device, progress)
+    if rehearsed is not None:
+        console.show_result(rehearsed, flags["json"], _plan_as_text)
+    elif result is not None:
         console.show_result(result, flags["json"], _as_text)
 
 
@@ -382,8 +392,26 @@ def _sets(ctx: typer.Context, sets: list[str] | None) -> list[str]:
     return [*full, *by_steps, *(sets or [])]
 
 
-def _plan_as_text(plan: "TrainingPlan") -> str:
-    """The resolved config, sizes, memory and steps."""
+@dataclass(frozen=True)
+class Rehearsed:
+    """What `--dry-run` tells.
+
+    Attributes:
+        plan: The run.
+        time: How long it takes here; None where no step is left.
+    """
+
+    plan: "TrainingPlan"
+    time: "RunTime | None"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return {**self.plan.to_dict(), "time": None if self.time is None else self.time.to_dict()}
+
+
+def _plan_as_text(rehearsed: Rehearsed) -> str:
+    """The resolved config, sizes, memory, steps and time."""
+    plan = rehearsed.plan
     told = plan.to_dict()
     lines = [f"{name}: {value}" for name, value in told["config"].items()]
     lines += ["", *plan.notes]
@@ -400,6 +428,8 @@ def _plan_as_text(plan: "TrainingPlan") -> str:
         f"{told['clips']} clips, {told['ranks']} processes: {told['steps_an_epoch']:.1f} steps an epoch, "
         f"{told['steps']} steps are {told['epochs']:.1f} epochs"
     )
+    if rehearsed.time is not None:
+        lines.append(rehearsed.time.text())
     return "\n".join(lines)
 
 

@@ -135,9 +135,9 @@ def _run(plan: TrainingPlan, device: torch.device, progress: Progress) -> TrainR
         expect_same_text_vectors(config.text_vectors, config.out)
     wait_for_all()  # no rank writes before all have chosen
     ensure_writable_folder(config.out)
-    model, lora = _build(plan, resumed, progress)
-    stage = _stage(plan, model, device)
-    batches, preview_clips = _data(plan, device, progress)
+    model, lora = build_model(plan, resumed, progress)
+    stage = build_stage(plan, model, device)
+    batches, preview_clips = open_data(plan, device, progress)
     reporter = None
     if first:
         reporter = open_reporter(config.report_to, config.out, to_dict(config))
@@ -171,10 +171,16 @@ def _exported(plan: TrainingPlan, trained: TrainResult, progress: Progress) -> P
     return export
 
 
-def _build(
+def build_model(
     plan: TrainingPlan, resumed: Path | None, progress: Progress
 ) -> tuple[CogVideoXStack, Lora | None]:
-    """The model at the run's start; a run that goes on needs its base for low-rank updates only."""
+    """Returns the model at the run's start, and its low-rank updates where only those are trained.
+
+    A run that goes on reads its base for low-rank updates only.
+
+    Raises:
+        WeightsError: Base or checkpoint cannot be read, or do not belong together.
+    """
     config = plan.config
     assert plan.part is not None
     if resumed is not None and not config.lora_rank and (resumed / "transformer").is_dir():
@@ -222,7 +228,8 @@ def _write_beginnings(plan: TrainingPlan) -> None:
         copy_text_vectors(config.text_vectors, out)
 
 
-def _stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> SampledStage:
+def build_stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> SampledStage:
+    """Returns what says how the model is trained; a student's brings its teacher."""
     assert plan.base is not None
     alpha_bar_T = load_scheduler(plan.base).alphas_cumprod.to(device)
     if plan.unconditional:
@@ -249,14 +256,18 @@ def _distilled(plan: TrainingPlan, stage: S2MStage | M2VStage, device: torch.dev
     )
 
 
-def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple[DatasetSource, Batch | None]:
-    """This rank's batches, and the clips that previews show."""
+def open_data(
+    plan: TrainingPlan, device: torch.device, progress: Progress
+) -> tuple[DatasetSource, Batch | None]:
+    """Returns this rank's batches, and the clips that previews show; None where there are none."""
     config, manifest = plan.config, plan.manifest
     assert plan.base is not None
     encoder = None
     if manifest.contents != LATENTS:
         number_type = resolve_dtype("auto", device)
-        encoder = VaeEncoder(plan.base, identify_vae(plan.base, config.base), device, number_type)
+        encoder = VaeEncoder(
+            plan.base, identify_vae(plan.base, str(config.distill or config.base)), device, number_type
+        )
     threads = 1 if encoder is not None else 2
     stage_name: StageName = "s2m" if plan.stage == "s2m" else "m2v"
     source = DatasetSource(
@@ -315,7 +326,7 @@ def _previews(
 
 
 def _peak_flops(device: torch.device) -> float | None:
-    """What this GPU makes of one large bf16 matrix product, operations a second; None on a CPU."""
+    """Returns what this GPU makes of one large bf16 matrix product, operations a second; None on a CPU."""
     if device.type != "cuda":
         return None
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))

@@ -166,7 +166,7 @@ def train(
     with (
         deterministic(config.deterministic),
         accelerated(model, config, device) as accelerator,
-        _memory_errors(config, extras),
+        memory_errors(config, extras),
     ):
         state, wrapped = set_up(model, stage, batches, config, accelerator, extras.lora)
         if config.sharding == "full" and state.shell is None:
@@ -354,8 +354,12 @@ def exposed_communication(wrapped: nn.Module) -> float:
 
 
 @contextlib.contextmanager
-def _memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
-    """Says which options to lower where GPU memory runs out."""
+def memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
+    """Says which options to lower where GPU memory runs out.
+
+    Raises:
+        ResourceError: In place of torch's own error.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:

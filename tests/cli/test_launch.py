@@ -1,5 +1,6 @@
 """`--gpus`: what is refused, and two real ranks that talk through gloo."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ from tiny_runs import write_dataset
 from hierasurg_cli.app import run
 from hierasurg_cli.launch import launch
 from hierasurg_core.artifacts import read_json
+from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.config.ranks import Ranks
+from hierasurg_core.config.train import final_folder
 from hierasurg_core.errors import HieraSurgError, ResourceError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +118,36 @@ def test_too_many_gpus_are_refused_before_anything_loads(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "command", ["label", "build-dataset", "train-s2m", "train-m2v", "generate", "evaluate"]
+)
+def test_ranks_may_stand_in_a_file(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "hierasurg.yaml"
+    for settings, code, said in (
+        ("gpus: 1000", 5, "--gpus 1000 is not possible"),
+        ("nodes: 2", 2, "--nodes needs --rendezvous HOST:PORT"),
+        ("{nodes: 2, rendezvous: 'a:1', node-rank: 2}", 2, "--node-rank 2 does not exist with --nodes 2"),
+    ):
+        file.write_text(f"{command}: {settings}" if settings[0] == "{" else f"{command}: {{{settings}}}")
+        assert run([command]) == code
+        assert said in capsys.readouterr().err
+    file.write_text(f"{command}: {{gpus: 0}}")
+    if command != "evaluate":  # which has no option but --gpus
+        assert run([command, "--gpus", "1000"]) == 5, "an option wins"
+    assert [path.name for path in tmp_path.iterdir()] == ["hierasurg.yaml"]
+
+
+def test_the_unconditional_stage_has_a_folder_of_its_own() -> None:
+    first = TrainM2VConfig(stage="unconditional")
+    assert final_folder(first) == Path("runs/m2v-unconditional")
+    assert final_folder(dataclasses.replace(first, out=Path("x"))) == Path("x")
+    assert final_folder(TrainM2VConfig()) == Path("runs/m2v")
+    assert final_folder(TrainS2MConfig(distill="mini")) == Path("runs/s2m-student")
+
+
 @pytest.mark.slow
 def test_two_ranks_equal_one_with_twice_the_batch_and_go_on_to_the_bit(
     folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -199,3 +232,4 @@ def test_a_fault_of_all_ranks_is_told_once(tmp_path: Path, monkeypatch: pytest.M
     told = [line for line in done.stderr.splitlines() if line.startswith("hierasurg: ")]
     assert len(told) == 1
     assert "fewer than the 2 processes" in told[0]
+    assert not (tmp_path / "many").exists(), "a refused run leaves no logs"

@@ -210,6 +210,14 @@ def test_nan_stops_with_step_and_clip_and_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoints(tmp_path) == []
 
 
+def test_nan_names_the_rate_that_was_asked_for(tmp_path: Path) -> None:
+    data = clips()
+    data.latents_BFCHW[:] = math.nan
+    settings = config(steps=3, log_every=3, lr=1e8, warmup=0, schedule="cosine")
+    with pytest.raises(DataError, match=r"step 1: .* start again with a lower learning rate \(now 1e\+08\)"):
+        train(s2m(), S2MStage(ALPHA_BAR_T), LatentCacheSource(data, 2), settings, tmp_path, SilentProgress())
+
+
 def test_interrupt_in_the_middle_of_a_save_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     class Interrupted(S2MTransformer3DModel):
         def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
