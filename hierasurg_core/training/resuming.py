@@ -15,6 +15,7 @@ from typing import Any
 
 from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import PRESETS, TrainM2VConfig, TrainS2MConfig, load_config, to_dict
+from hierasurg_core.config.train import STUDENT_SUFFIX
 from hierasurg_core.datasets.manifest import MANIFEST
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.models.text_vectors import TEXT_VECTORS
@@ -230,8 +231,11 @@ def _expect_stage(config: StageConfig, stage: str, given: Mapping[str, str], run
     wanted = stage
     if isinstance(config, TrainM2VConfig) and config.stage == "unconditional":
         wanted = "m2v-unconditional"
+    if config.distill is not None and "distill" in given:
+        wanted = stage + STUDENT_SUFFIX
     other_part = "stage" in given and (run.stage == "m2v-unconditional") != (wanted == "m2v-unconditional")
-    if run.stage not in _STAGES[stage] or other_part:
+    other_kind = wanted.endswith(STUDENT_SUFFIX) and run.stage != wanted
+    if run.stage not in _STAGES[stage] or other_part or other_kind:
         raise WeightsError(
             f"{run.checkpoint} is a checkpoint of {run.stage}, not of {wanted}; give one of its own"
         )
