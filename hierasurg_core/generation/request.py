@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError
-from hierasurg_core.generation.conditions import UNKNOWN
 from hierasurg_core.generation.limits import expect_levels
 from hierasurg_core.generation.scenes import Scene, load_scenes, matching_scenes, scene_of_maps
-from hierasurg_core.generation.timeline import parse_triplets
+from hierasurg_core.generation.timeline import UNKNOWN, parse_triplets
 from hierasurg_core.maps import (
     MAX_LEVELS,
     PanopticClip,

@@ -30,8 +30,9 @@ from hierasurg_core.models import (
 )
 from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
 from hierasurg_core.models.defaults import SAMPLING, read_pipeline_sampling, read_sampling
+from hierasurg_core.models.files import find_beside
 from hierasurg_core.models.hub import local_folder
-from hierasurg_core.models.loading import find_beside, tensor_shapes
+from hierasurg_core.models.loading import tensor_shapes
 from hierasurg_core.models.text_vectors import find_text_vectors, load_text_vectors
 from hierasurg_core.progress import Progress
 

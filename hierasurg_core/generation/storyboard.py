@@ -26,10 +26,9 @@ from pathlib import Path
 
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError
-from hierasurg_core.generation.conditions import UNKNOWN
 from hierasurg_core.generation.entries import Entry, read_entries
 from hierasurg_core.generation.request import Start, read_starts
-from hierasurg_core.generation.timeline import parse_triplets
+from hierasurg_core.generation.timeline import UNKNOWN, parse_triplets
 from hierasurg_core.taxonomy import PHASES, parse_phase
 
 KEYS = ("phase", "triplet", "seconds", "cut")

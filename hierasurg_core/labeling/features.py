@@ -36,6 +36,7 @@ that the published threshold means for 1024 values of length 1."""
 MINI_COSINE = 0.65
 """The same for the mini SAM 2's image embedding; `bench_label calibrate` tells what the phantom asks for."""
 
+_INSTEAD = "give --features FOLDER, its folder below --weights-dir, or --features sam"
 _POINTS = 4  # Q
 _SAMPLES = 256  # P
 _ROUNDS = 8  # of k-means
@@ -173,7 +174,7 @@ def load_vision_backbone(
         UsageError: It brings code that was not allowed.
         WeightsError: It is not to be had, or no vision model.
     """
-    from hierasurg_core.models.hub import local_folder
+    from hierasurg_core.models.hub import expect_repository, local_folder
     from hierasurg_core.models.vision import load_vision_model
 
     plain, _, revision = name.partition("@")
@@ -184,9 +185,10 @@ def load_vision_backbone(
     ]
     if trust_remote_code and not near and not Path(plain).is_dir():
         source, digest = plain, revision
+        expect_repository(plain, revision, instead=_INSTEAD)
         model = load_vision_model(plain, revision=revision, trust_remote_code=True)
     else:
-        folder = near[0] if near else local_folder(plain)
+        folder = near[0] if near else local_folder(plain, instead=_INSTEAD)
         _refuse_code(folder, plain, allowed=trust_remote_code)
         source, digest = str(folder), _digest(folder)
         model = load_vision_model(source, revision=None, trust_remote_code=trust_remote_code)

@@ -26,8 +26,9 @@ from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models import CogVideoXStack, find_transformer
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
+from hierasurg_core.models.files import CONFIG_FILE
 from hierasurg_core.models.hub import is_at_hand, local_folder
-from hierasurg_core.models.loading import CONFIG_FILE, load_scheduler, tensor_shapes
+from hierasurg_core.models.loading import load_scheduler, tensor_shapes
 from hierasurg_core.models.lora import expect_peft, is_lora
 from hierasurg_core.models.text_vectors import TextVectors, load_text_vectors
 from hierasurg_core.models.warmstart import (
