@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.errors import UsageError
+from hierasurg_core.generation.entities import list_entities
 from hierasurg_core.maps import PanopticClip
 
 VERBS = ("move", "remove", "keep")
@@ -170,9 +171,8 @@ def _entities(edit: Edit, maps: PanopticClip, names: Mapping[int, str]) -> tuple
 def _known(maps: PanopticClip, names: Mapping[int, str]) -> str:
     if not maps.num_entities:
         return "these maps have no entities"
-    if names:
-        return "entities are " + ", ".join(f"{id_} {name}" for id_, name in sorted(names.items()))
-    return f"entities are 0 to {maps.num_entities - 1}, and these have no names"
+    known = f"entities are {list_entities(maps, names)}"
+    return known if names else f"these have no names; {known}"
 
 
 def _shift(edit: Edit, second: int, seconds: int) -> tuple[int, int]:

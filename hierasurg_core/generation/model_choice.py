@@ -17,9 +17,10 @@ from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.folders import part_folder
 from hierasurg_core.models.defaults import read_pipeline_sampling
-from hierasurg_core.models.files import CONFIG_FILE, find_transformer, trained_steps
+from hierasurg_core.models.files import CONFIG_FILE, find_beside, find_transformer, trained_steps
 from hierasurg_core.models.hub import local_folder
 
+SCHEDULER_FILE = "scheduler/scheduler_config.json"
 RATES = (1, 8)  # frames a second
 MINI = "the bundled mini models"
 _FRAMES, _SECONDS = 49, 16  # of a clip, where a config is silent
@@ -89,6 +90,20 @@ def choose_models(config: GenerateConfig, assets: Path, working: Path) -> ModelC
     base_name = None if len(replaced) == len(wanted) else MINI if config.model is None else config.model
     name = _name(base_name, replaced, stages)
     return ModelChoice(name, base, config.model is None, replaced, stages, tuple(notes))
+
+
+def scheduler_steps(choice: ModelChoice) -> int | None:
+    """Return the most denoising steps that the run's scheduler has, None where its file does not say it.
+
+    Raises:
+        WeightsError: The scheduler's config cannot be read.
+    """
+    around = [find_beside(folder, SCHEDULER_FILE) for folder in choice.stages.values()]
+    beside = next((file for file in around if file is not None), None)
+    own = choice.base / SCHEDULER_FILE
+    file = beside if choice.whole and choice.is_mini and beside is not None else own
+    steps = read_config(file).get("num_train_timesteps") if file.is_file() else None
+    return steps if type(steps) is int else None
 
 
 def base_part(base: Path, name: str) -> Path:

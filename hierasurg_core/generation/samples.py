@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import hierasurg_core
 from hierasurg_core import runtime
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder, read_json
 from hierasurg_core.config import GenerateConfig, write_config
@@ -28,23 +27,25 @@ from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import ResourceError
 from hierasurg_core.generation.acceleration import Speed, prepare
 from hierasurg_core.generation.batching import largest_batch
+from hierasurg_core.generation.first_maps import with_first_maps
 from hierasurg_core.generation.making import Order, job_identity, make_samples
 from hierasurg_core.generation.memory import ClipShape
 from hierasurg_core.generation.outputs import output_paths
 from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
+from hierasurg_core.generation.planning import ASSETS, Planned
+from hierasurg_core.generation.planning import plan as make_plan
 from hierasurg_core.generation.preview import Strip, contact_sheet
 from hierasurg_core.generation.records import CLIP_SECONDS, Run, Sample, as_sample, seconds_if_made
 from hierasurg_core.generation.request import Start
-from hierasurg_core.generation.requests import Job, plan_jobs
+from hierasurg_core.generation.requests import Job
 from hierasurg_core.generation.sources import plan_models
-from hierasurg_core.generation.storyboard import Story, plan_stories
+from hierasurg_core.generation.storyboard import Story
 from hierasurg_core.generation.telling import story_identity, tell
 from hierasurg_core.maps import PanopticClip, load_clip
 from hierasurg_core.progress import Progress
 from hierasurg_core.video import iter_video, write_png
 
-ASSETS = Path(hierasurg_core.__file__).parent / "assets"
 CONFIG_FILE = "generate.yaml"
 SHEET_FILE = "contact_sheet.png"
 ORDER_LOST = (
@@ -83,7 +84,12 @@ class GenerateResult:
 
 
 def generate(
-    config: GenerateConfig, progress: Progress, *, assets: Path = ASSETS, working: Path | None = None
+    config: GenerateConfig,
+    progress: Progress,
+    *,
+    assets: Path = ASSETS,
+    working: Path | None = None,
+    planned: Planned | None = None,
 ) -> GenerateResult:
     """Makes samples: a start, maps by S2M (or given ones), edits, video by M2V; or stories of many clips.
 
@@ -95,6 +101,7 @@ def generate(
         progress: Is told the stages and what was chosen.
         assets: Folder with `mini/` and `scenes/`.
         working: Folder in which `runs/` is looked for; None is the current one.
+        planned: What `planning.plan` returned for this call; None: it is made here.
 
     Raises:
         UsageError: Wrong words, options that exclude each other, or a rate the model does not make.
@@ -103,15 +110,12 @@ def generate(
         ResourceError: The folder cannot be written, the disk or memory is too small, or no such device.
     """
     began = time.monotonic()
-    plan = plan_models(config, assets, working or Path())
+    planned = make_plan(config, assets=assets, working=working) if planned is None else planned
+    plan = plan_models(config, assets, working or Path(), planned.choice)
     fps = plan.rate(config.fps)
     frame_bytes = plan.m2v.size_hw[0] * plan.m2v.size_hw[1] * len(output_paths(config, ""))
     check_free_space(config.out, config.num * CLIP_FRAMES[fps] * frame_bytes, f"{config.num} samples")
-    work: Sequence[Job | Story]
-    if config.is_story:
-        work = plan_stories(config, CLIP_SECONDS[fps], fps, assets / "scenes")
-    else:
-        work = plan_jobs(config, CLIP_SECONDS[fps], fps, assets / "scenes", progress)
+    work = planned.all_work(config, progress)
     before = {unit.name: _changed(config, unit.name) for unit in work}
     with runtime.process_group(config.device) as device:
         run = Run(
@@ -125,6 +129,7 @@ def generate(
         notes = [f"models: {plan.name}", *plan.notes]
         for note in notes:
             progress.note(note)
+        work = with_first_maps(work, config, CLIP_SECONDS[fps], device, progress)
         with _output_folder(config.out), _memory_errors(device):
             check_free_space(config.out, frame_bytes * _frames_needed(work, fps), f"{len(work)} samples")
             for note in _make_all(run, work, device, progress):
