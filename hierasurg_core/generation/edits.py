@@ -148,9 +148,11 @@ def _parse(text: str) -> Edit:
 
 
 def _entities(edit: Edit, maps: PanopticClip, names: Mapping[int, str]) -> tuple[int, ...]:
-    """Returns the ids that an edit means."""
+    """Return the ids that an edit means; a name means all entities of that name."""
     chosen: list[int] = []
-    by_name = {name.replace("_", " ").lower(): id_ for id_, name in names.items()}
+    by_name: dict[str, list[int]] = {}
+    for id_, name in names.items():
+        by_name.setdefault(name.replace("_", " ").lower(), []).append(id_)
     for who in edit.who:
         if who.isdecimal():
             if int(who) >= maps.num_entities:
@@ -164,7 +166,7 @@ def _entities(edit: Edit, maps: PanopticClip, names: Mapping[int, str]) -> tuple
             near = difflib.get_close_matches(who.lower(), by_name, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise UsageError(f"edit {edit.text!r}: no entity is called '{who}'; {hint}{_known(maps, names)}")
-        chosen.append(found)
+        chosen += found
     return tuple(chosen)
 
 

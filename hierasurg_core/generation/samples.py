@@ -11,7 +11,7 @@ leaves nothing, not even the folder.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from hierasurg_core.errors import ResourceError
 from hierasurg_core.generation.acceleration import Speed, prepare
 from hierasurg_core.generation.batching import largest_batch
 from hierasurg_core.generation.first_maps import with_first_maps
+from hierasurg_core.generation.listing import list_starts
 from hierasurg_core.generation.making import Order, job_identity, make_samples
 from hierasurg_core.generation.memory import ClipShape
 from hierasurg_core.generation.outputs import output_paths
@@ -130,6 +131,9 @@ def generate(
         for note in notes:
             progress.note(note)
         work = with_first_maps(work, config, CLIP_SECONDS[fps], device, progress)
+        if config.edit is not None:
+            for listed in list_starts(work).starts:
+                progress.note(f"--edit can name, in {listed}")
         with _output_folder(config.out), _memory_errors(device):
             check_free_space(config.out, frame_bytes * _frames_needed(work, fps), f"{len(work)} samples")
             for note in _make_all(run, work, device, progress):
@@ -139,7 +143,7 @@ def generate(
             sheet = config.out / SHEET_FILE if config.contact_sheet else None
             if runtime.rank() == 0:
                 if sheet is not None:
-                    write_png(sheet, contact_sheet([strip for s in samples for strip in _strips(s, fps)]))
+                    write_png(sheet, contact_sheet(_all_strips(samples, work, fps)))
                 write_config(config.out / CONFIG_FILE, "generate", config)
     return GenerateResult(samples, plan.name, time.monotonic() - began, tuple(notes), sheet)
 
@@ -238,7 +242,28 @@ def _finished(config: GenerateConfig, unit: Job | Story, before: int | None) -> 
     )
 
 
-def _strips(sample: Sample, fps: int) -> list[Strip]:
+def _all_strips(samples: Sequence[Sample], work: Sequence[Job | Story], fps: int) -> list[Strip]:
+    return [
+        strip
+        for sample, unit in zip(samples, work, strict=True)
+        for strip in _strips(sample, fps, _names_by_segment(unit))
+    ]
+
+
+def _names_by_segment(unit: Job | Story) -> list[Mapping[int, str]]:
+    """Return what entities are called in each segment of a story, or in the one clip of a sample.
+
+    A segment that goes on from the one before has its entities.
+    """
+    if isinstance(unit, Job):
+        return [unit.read().names]
+    names: list[Mapping[int, str]] = []
+    for segment in unit.segments:
+        names.append(names[-1] if segment.start is None else segment.start.names)
+    return names
+
+
+def _strips(sample: Sample, fps: int, names: Sequence[Mapping[int, str]]) -> list[Strip]:
     """Reads a sample for the contact sheet; a story has a strip for each segment."""
     said = read_json(sample.record)
     maps = load_clip(sample.maps)
@@ -246,13 +271,14 @@ def _strips(sample: Sample, fps: int) -> list[Strip]:
     strips: list[Strip] = []
     frames = iter_video(sample.video)
     second = 0
-    for segment in segments:
+    for segment, called in zip(segments, names, strict=True):
         words = [_name_of(segment[kind], f"no {kind}") for kind in ("phase", "triplet")]
         frames_FHWC = np.stack(list(islice(frames, segment["seconds"] * fps)))
         end = second + segment["seconds"]
         at = f"{second} to {end} s" if "story" in said else f"seed {sample.seed}"
         caption = "   ".join([sample.record.stem, *words, at])
-        strips.append(Strip(caption, frames_FHWC, PanopticClip(maps.map_FHW[second:end], maps.num_entities)))
+        shown = PanopticClip(maps.map_FHW[second:end], maps.num_entities)
+        strips.append(Strip(caption, frames_FHWC, shown, called))
         second = end
     return strips
 
