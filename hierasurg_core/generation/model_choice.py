@@ -17,8 +17,9 @@ from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.folders import part_folder
 from hierasurg_core.models.defaults import read_pipeline_sampling
-from hierasurg_core.models.files import CONFIG_FILE, find_beside, find_transformer, trained_steps
+from hierasurg_core.models.files import CONFIG_FILE, find_beside, find_transformer
 from hierasurg_core.models.hub import local_folder
+from hierasurg_core.models.trained import trained_steps
 
 SCHEDULER_FILE = "scheduler/scheduler_config.json"
 RATES = (1, 8)  # frames a second

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hierasurg_core
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.config.paths import expect_file, expect_folder_possible
+from hierasurg_core.config.existing import expect_file, expect_folder_possible
 from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.edits import parse_edits

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hierasurg_core.artifacts import read_json
 from hierasurg_core.errors import WeightsError
 
 CONFIG_FILE = "config.json"
@@ -51,26 +50,6 @@ def find_beside(part: Path, file: str) -> Path | None:
     if around[-1].name.startswith("checkpoint-"):
         around.append(around[-1].parent)
     return next((place / file for place in around if (place / file).is_file()), None)
-
-
-def trained_steps(folder: Path) -> int | None:
-    """Return how many optimiser steps a run's transformer was trained, None where nothing says it.
-
-    Args:
-        folder: the run, its checkpoint, or the folder with the transformer's `config.json`.
-
-    Raises:
-        WeightsError: as `find_transformer`.
-        DataError: the run's `train.json` is damaged.
-    """
-    part = find_transformer(folder)
-    for place in (part, part.parent):
-        if match := re.fullmatch(r"checkpoint-(\d+)", place.name):
-            return int(match[1])
-    file = find_beside(part, "train.json")
-    said = None if file is None else read_json(file)
-    steps = said.get("step") if isinstance(said, dict) else None
-    return steps if type(steps) is int else None
 
 
 def expect_folder(folder: Path) -> None:

@@ -188,6 +188,7 @@ def test_the_line_that_names_the_models_says_how_long_they_were_trained(assets: 
     )
     (m2v / "transformer").rename(m2v / "checkpoint-30")
     (m2v / "train.json").unlink()
+    write_json(m2v / "checkpoint-30" / "state.json", {"step": 30})
     assert plan(assets, tmp_path, m2v=str(m2v)).name == f"{MINI} with M2V of {m2v}, 30 steps of training"
 
 
