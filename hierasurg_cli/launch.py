@@ -68,7 +68,7 @@ def launch(
         typer.Exit: A rank failed; the first error has been shown, and this carries its exit code.
         KeyboardInterrupt: SIGINT or SIGTERM came; every rank was told and has ended.
     """
-    _check_numbers(gpus, nodes, node_rank, rendezvous, max_restarts)
+    check_numbers(gpus, nodes, node_rank, rendezvous, max_restarts)
     if is_rank() or (nodes == 1 and gpus in (None, 1)):
         return False
     ranks = gpus or 1
@@ -130,9 +130,18 @@ def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType |
         sys.__excepthook__(kind, error, trace)
 
 
-def _check_numbers(
-    gpus: int | None, nodes: int, node_rank: int, rendezvous: str | None, max_restarts: int
+def check_numbers(
+    gpus: int | None,
+    nodes: int = 1,
+    node_rank: int = 0,
+    rendezvous: str | None = None,
+    max_restarts: int = 0,
 ) -> None:
+    """Refuse numbers of processes and machines that make no sense; `launch` does so as well.
+
+    Raises:
+        UsageError: The message names the option.
+    """
     for name, value, least in (
         ("gpus", 1 if gpus is None else gpus, 1),
         ("nodes", nodes, 1),

@@ -1,5 +1,6 @@
 """`hierasurg build-dataset`: frames, maps and labels become a data set for training."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,8 @@ def build_dataset(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Folder with vae/, Hub id, or mini (default: THUDM/CogVideoX-2b).",
+            help="Folder with vae/, Hub id, or mini "
+            "(default: THUDM/CogVideoX-2b; mini for the phantom's frames).",
             autocompletion=lambda: ["mini", "THUDM/CogVideoX-2b"],
         ),
     ] = None,
@@ -129,16 +131,24 @@ def build_dataset(
         console.show_result(found, json, lambda result: "\n".join(result.lines()))
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
+        from hierasurg_core.datasets.base_choice import choose_base, expect_building_possible
+        from hierasurg_core.models.hub import local_folder
+
+        expect_building_possible(wanted)
+        chosen, note = choose_base(wanted)
+        if note is not None:
+            progress.note(note)
+        folder = local_folder(chosen, parts=["vae"])
+        wanted = dataclasses.replace(wanted, base=chosen)
         with importing(progress):
             from hierasurg_core.datasets.build import build_dataset as build
             from hierasurg_core.datasets.plan import plan_dataset
-            from hierasurg_core.models import encoder, hub
+            from hierasurg_core.models import encoder
             from hierasurg_core.runtime import process_group, resolve_dtype
 
         with process_group(wanted.device) as device_:
             number_type = resolve_dtype(wanted.dtype, device_)
-            folder = hub.local_folder(wanted.base, parts=["vae"])
-            vae = encoder.identify_vae(folder, wanted.base)
+            vae = encoder.identify_vae(folder, chosen)
             plan = plan_dataset(wanted, vae, encoder.precision_name(number_type), progress)
             latents = None if wanted.on_the_fly else encoder.VaeEncoder(folder, vae, device_, number_type)
             result = build(plan, latents, progress)

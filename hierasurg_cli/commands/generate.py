@@ -7,7 +7,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.launch import launch
+from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import (
     AsJson,
     ConfigFile,
@@ -268,6 +268,7 @@ def generate(
 ) -> None:
     """Make videos that show a phase and an action triplet."""
     wanted = resolve(GenerateConfig, ctx, config, set_)
+    check_numbers(wanted.gpus, nodes, node_rank, rendezvous)
     from hierasurg_core.generation import planning  # pictures and maps, but no torch
 
     planned = planning.plan(wanted)

@@ -7,7 +7,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.launch import launch
+from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import (
     AsJson,
     ConfigFile,
@@ -324,6 +324,10 @@ def _train(ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: s
     given: dict[str, Any] = ctx.params
     gpus: int | None = given["gpus"]
     ranks = (gpus or 1) * given["nodes"]
+    check_numbers(gpus, given["nodes"], given["node_rank"], given["rendezvous"], given["max_restarts"])
+    from hierasurg_core.training.checking import expect_training_possible  # loads no torch
+
+    expect_training_possible(wanted, stage, dry=given["dry_run"])
     if not given["dry_run"] and launch(
         gpus,
         device=wanted.device,
