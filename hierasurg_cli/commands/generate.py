@@ -23,6 +23,7 @@ from hierasurg_cli.options import (
     resolve,
 )
 from hierasurg_core.config import GenerateConfig
+from hierasurg_core.taxonomy import parse_phase, parse_triplet
 
 if TYPE_CHECKING:
     from hierasurg_core.generation import GenerateResult
@@ -268,6 +269,10 @@ def generate(
 ) -> None:
     """Make videos that show a phase and an action triplet."""
     wanted = resolve(GenerateConfig, ctx, config, set_)
+    if wanted.phase is not None:
+        parse_phase(wanted.phase)
+    if wanted.triplet is not None and not {"@", "+"} & set(wanted.triplet):
+        parse_triplet(wanted.triplet)
     check_numbers(wanted.gpus, nodes, node_rank, rendezvous)
     from hierasurg_core.generation import planning  # pictures and maps, but no torch
 

@@ -46,7 +46,8 @@ def expect_labelling_possible(config: LabelConfig) -> None:
     names = {config.sam or (MINI if are_phantom([path]) else _LARGE) for path in folders}
     for name in sorted(names):
         expect_segmenter(name, config.sam_checkpoint, config.weights_dir, instead=_INSTEAD)
-        if config.features is not None or name != MINI:
+        mini = name == MINI or Path(name).is_dir()  # the folder of another mini one
+        if config.features is not None or not mini:
             _expect_backbone(config.features or RADIO, config)
 
 
