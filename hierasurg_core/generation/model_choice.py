@@ -62,6 +62,19 @@ class ModelChoice:
         folder = self.stages["m2v"]
         return rate_of(rates_of(read_config(folder / CONFIG_FILE), folder), asked, folder)
 
+    def video_pixels(self) -> int:
+        """Return the pixels of one frame of M2V's videos.
+
+        Raises:
+            WeightsError: The config of M2V cannot be read, or names what is no size.
+        """
+        file = self.stages["m2v"] / CONFIG_FILE
+        config = read_config(file)
+        try:
+            return 64 * int(config.get("sample_height", 60)) * int(config.get("sample_width", 90))
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"{file} names impossible sizes: {error}") from error
+
 
 def choose_models(config: GenerateConfig, assets: Path, working: Path) -> ModelChoice:
     """Find the models of a run.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hierasurg_core
+from hierasurg_core.artifacts import check_free_space
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.config.existing import expect_file, expect_folder_possible
 from hierasurg_core.datasets.clips import CLIP_FRAMES
@@ -19,6 +20,7 @@ from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.edits import parse_edits
 from hierasurg_core.generation.from_dataset import expect_dataset
 from hierasurg_core.generation.model_choice import ModelChoice, choose_models, scheduler_steps
+from hierasurg_core.generation.outputs import output_paths
 from hierasurg_core.generation.requests import Job, plan_dataset_jobs, plan_jobs
 from hierasurg_core.generation.storyboard import Story, plan_stories
 from hierasurg_core.progress import Progress
@@ -70,7 +72,7 @@ def plan(config: GenerateConfig, *, assets: Path = ASSETS, working: Path | None 
             have, or a rate the model does not make.
         DataError: Pictures, maps or a data set that are missing, damaged or do not belong together.
         WeightsError: A model's folder, SAM 2 or text vectors are missing.
-        ResourceError: The output folder is a file, or cannot be written.
+        ResourceError: The output folder is a file, cannot be written, or lies on a disk that is too small.
     """
     if config.edit is not None:
         parse_edits(config.edit)
@@ -79,6 +81,8 @@ def plan(config: GenerateConfig, *, assets: Path = ASSETS, working: Path | None 
     _expect_steps(config, choice)
     expect_file("--text-vectors", config.text_vectors)
     expect_folder_possible(config.out)
+    clip_bytes = CLIP_FRAMES[fps] * choice.video_pixels() * len(output_paths(config, ""))
+    check_free_space(config.out, config.num * clip_bytes, f"{config.num} samples")  # before they are listed
     seconds = CLIP_FRAMES[fps] // fps
     gallery = assets / "scenes"
     work: tuple[Job | Story, ...] | None

@@ -115,7 +115,6 @@ def generate(
     plan = plan_models(config, assets, working or Path(), planned.choice)
     fps = plan.rate(config.fps)
     frame_bytes = plan.m2v.size_hw[0] * plan.m2v.size_hw[1] * len(output_paths(config, ""))
-    check_free_space(config.out, config.num * CLIP_FRAMES[fps] * frame_bytes, f"{config.num} samples")
     work = planned.all_work(config, progress)
     before = {unit.name: _changed(config, unit.name) for unit in work}
     with runtime.process_group(config.device) as device:

@@ -59,6 +59,7 @@ REFUSED: list[tuple[str, int, str]] = [
     # generate: numbers and combinations
     ("generate --steps 0", 2, "steps must be 1 or more"),
     ("generate --steps 1001", 2, "--steps 1001 is not possible: the scheduler has 1000 steps"),
+    ("generate --num 1000000000", 5, "1000000000 samples need "),
     ("generate --fps 8", 2, "--fps 8 is not possible"),
     ("generate --guidance nan", 2, "guidance must be 0 or more"),
     ("generate --newcomers 30", 2, "--newcomers 30"),
