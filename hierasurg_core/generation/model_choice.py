@@ -62,8 +62,8 @@ class ModelChoice:
         folder = self.stages["m2v"]
         return rate_of(rates_of(read_config(folder / CONFIG_FILE), folder), asked, folder)
 
-    def video_pixels(self) -> int:
-        """Return the pixels of one frame of M2V's videos.
+    def video_size_hw(self) -> tuple[int, int]:
+        """Return rows and columns of M2V's videos.
 
         Raises:
             WeightsError: The config of M2V cannot be read, or names what is no size.
@@ -71,7 +71,7 @@ class ModelChoice:
         file = self.stages["m2v"] / CONFIG_FILE
         config = read_config(file)
         try:
-            return 64 * int(config.get("sample_height", 60)) * int(config.get("sample_width", 90))
+            return 8 * int(config.get("sample_height", 60)), 8 * int(config.get("sample_width", 90))
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{file} names impossible sizes: {error}") from error
 

@@ -7,7 +7,10 @@ the clips of a data set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +24,14 @@ from hierasurg_core.generation.edits import parse_edits
 from hierasurg_core.generation.from_dataset import expect_dataset
 from hierasurg_core.generation.model_choice import ModelChoice, choose_models, scheduler_steps
 from hierasurg_core.generation.outputs import output_paths
+from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job, plan_dataset_jobs, plan_jobs
-from hierasurg_core.generation.storyboard import Story, plan_stories
+from hierasurg_core.generation.storyboard import Story, plan_stories, with_starts
 from hierasurg_core.progress import Progress
+from hierasurg_core.video import centre_crop
 
 ASSETS = Path(hierasurg_core.__file__).parent / "assets"
+_KEPT = 0.98  # of a photograph; less is cropped aloud
 
 
 @dataclass(frozen=True)
@@ -81,19 +87,47 @@ def plan(config: GenerateConfig, *, assets: Path = ASSETS, working: Path | None 
     _expect_steps(config, choice)
     expect_file("--text-vectors", config.text_vectors)
     expect_folder_possible(config.out)
-    clip_bytes = CLIP_FRAMES[fps] * choice.video_pixels() * len(output_paths(config, ""))
+    size_hw = choice.video_size_hw()
+    clip_bytes = CLIP_FRAMES[fps] * math.prod(size_hw) * len(output_paths(config, ""))
     check_free_space(config.out, config.num * clip_bytes, f"{config.num} samples")  # before they are listed
     seconds = CLIP_FRAMES[fps] // fps
     gallery = assets / "scenes"
     work: tuple[Job | Story, ...] | None
     if config.is_story:
-        work = plan_stories(config, seconds, fps, gallery)
+        noted = functools.partial(with_crop_noted, size_hw=size_hw)
+        work = tuple(with_starts(s, noted) for s in plan_stories(config, seconds, fps, gallery))
     elif config.from_dataset is not None:
         expect_dataset(config, config.from_dataset, fps)
         work = None
     else:
-        work = plan_jobs(config, seconds, gallery)
+        jobs = plan_jobs(config, seconds, gallery)
+        work = tuple(dataclasses.replace(job, read=_Noted(job.read, size_hw)) for job in jobs)
     return Planned(choice, fps, work)
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """Reads a start, and notes what of its photograph is cropped."""
+
+    read: Callable[[], Start]
+    size_hw: tuple[int, int]
+
+    def __call__(self) -> Start:
+        return with_crop_noted(self.read(), self.size_hw)
+
+
+def with_crop_noted(start: Start, size_hw: tuple[int, int]) -> Start:
+    """Return a start with a note where its photograph loses more than 2 % to get the shape of the video."""
+    height, width = start.photo_HWC.shape[:2]
+    rows, columns = centre_crop((height, width), size_hw)
+    kept_hw = rows.stop - rows.start, columns.stop - columns.start
+    if "frame" not in start.source or math.prod(kept_hw) >= _KEPT * height * width:
+        return start
+    note = (
+        f"frame: {width}x{height} px, of which the middle {kept_hw[1]}x{kept_hw[0]} px are used: the model "
+        f"makes {size_hw[1]}x{size_hw[0]} px"
+    )
+    return dataclasses.replace(start, notes=(*start.notes, note))
 
 
 def _expect_steps(config: GenerateConfig, choice: ModelChoice) -> None:
