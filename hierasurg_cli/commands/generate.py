@@ -276,17 +276,19 @@ def generate(
     check_numbers(wanted.gpus, nodes, node_rank, rendezvous)
     from hierasurg_core.generation import planning  # pictures and maps, but no torch
 
-    planned = planning.plan(wanted)
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with console.working(loudness) as progress:
+        planned = planning.plan(wanted, progress)
     if list_entities:
-        from hierasurg_core.generation.listing import list_entities as list_
+        from hierasurg_core.generation import listing
 
-        with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-            listed = list_(wanted, planned, progress)
+        with console.working(loudness) as progress:
+            listed = listing.list_entities(wanted, planned, progress)
         console.show_result(listed, json, _entities_as_text)
         return
     if launch(wanted.gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
         return
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
+    with console.working(loudness) as progress:
         with importing(progress):
             from hierasurg_core import generation
 

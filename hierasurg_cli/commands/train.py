@@ -1,5 +1,6 @@
 """`hierasurg train-s2m` and `hierasurg train-m2v`: a data set becomes a model."""
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hierasurg_core.training.plan import TrainingPlan
     from hierasurg_core.training.run import TrainRunResult
 
+_COLUMNS = 80  # of a terminal, which no line of a plan but a setting exceeds
 EPILOG_S2M = "Example: hierasurg train-s2m dataset --preset 2b-1fps --gpus 8"
 EPILOG_M2V = "Example: hierasurg train-m2v dataset --preset 2b-1fps --gpus 8"
 
@@ -379,8 +381,8 @@ def _plan_as_text(plan: "TrainingPlan") -> str:
     """The resolved config, sizes, memory and steps."""
     told = plan.to_dict()
     lines = [f"{name}: {value}" for name, value in told["config"].items()]
-    lines += ["", *plan.notes]
-    lines.append(
+    said = [*plan.notes]
+    said.append(
         f"{told['parameters'] / 1e6:,.1f} M parameters, {told['trained_parameters'] / 1e6:,.1f} M of them "
         f"trained; {told['tokens']} tokens and {told['tflop_a_clip']:.2f} TFLOP a clip"
     )
@@ -388,12 +390,13 @@ def _plan_as_text(plan: "TrainingPlan") -> str:
         f"{name} {value / 1e9:.1f}" for name, value in told["memory_estimate"].items() if name != "total"
     )
     total = told["memory_estimate"]["total"] / 1e9
-    lines.append(f"memory '{told['memory']}': about {total:.1f} GB a process ({parts})")
-    lines.append(
+    said.append(f"memory '{told['memory']}': about {total:.1f} GB a process ({parts})")
+    said.append(
         f"{told['clips']} clips, {told['ranks']} processes: {told['steps_an_epoch']:.1f} steps an epoch, "
         f"{told['steps']} steps are {told['epochs']:.1f} epochs"
     )
-    return "\n".join(lines)
+    wrapped = [line for text in said for line in textwrap.wrap(text, _COLUMNS, subsequent_indent="  ")]
+    return "\n".join([*lines, "", *wrapped])
 
 
 def _as_text(result: "TrainRunResult") -> str:

@@ -65,11 +65,14 @@ class Planned:
         return plan_dataset_jobs(config, self.seconds, self.fps, progress)
 
 
-def plan(config: GenerateConfig, *, assets: Path = ASSETS, working: Path | None = None) -> Planned:
+def plan(
+    config: GenerateConfig, progress: Progress, *, assets: Path = ASSETS, working: Path | None = None
+) -> Planned:
     """Check a call and read what its samples start from.
 
     Args:
         config: What was asked for.
+        progress: Is told of the checks where they take time.
         assets: Folder with `mini/` and `scenes/`.
         working: Folder in which `runs/` is looked for; None is the current one.
 
@@ -100,7 +103,7 @@ def plan(config: GenerateConfig, *, assets: Path = ASSETS, working: Path | None 
         expect_dataset(config, config.from_dataset, fps)
         work = None
     else:
-        jobs = plan_jobs(config, seconds, gallery)
+        jobs = plan_jobs(config, seconds, fps, gallery, progress)
         work = tuple(dataclasses.replace(job, read=_Noted(job.read, size_hw)) for job in jobs)
     return Planned(choice, fps, work)
 

@@ -45,13 +45,17 @@ class Job:
     unmapped: bool = False
 
 
-def plan_jobs(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[Job, ...]:
+def plan_jobs(
+    config: GenerateConfig, seconds: int, fps: int, gallery: Path, progress: Progress
+) -> tuple[Job, ...]:
     """Return the samples of a run; all that they start from has been read once and found good.
 
     Args:
-        config: What was asked for; not of a data set.
+        config: What was asked for. The clips of a data set load torch, other samples do not.
         seconds: Maps of a clip.
+        fps: Frames a second.
         gallery: Folder of the scenes.
+        progress: Is told of the checks where they take time.
 
     Raises:
         UsageError: As `read_starts`, or an edit of what a start does not have; for a file of requests the
@@ -60,6 +64,8 @@ def plan_jobs(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[Job,
     """
     if config.requests is not None:
         return tuple(_jobs_of_file(config, config.requests, seconds, gallery))
+    if config.from_dataset is not None:
+        return plan_dataset_jobs(config, seconds, fps, progress)
     starts = read_starts(config, seconds, gallery)
     for start in starts:
         expect_edits(start, config, seconds)

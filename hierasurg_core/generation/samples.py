@@ -111,7 +111,7 @@ def generate(
         ResourceError: The folder cannot be written, the disk or memory is too small, or no such device.
     """
     began = time.monotonic()
-    planned = make_plan(config, assets=assets, working=working) if planned is None else planned
+    planned = make_plan(config, progress, assets=assets, working=working) if planned is None else planned
     plan = plan_models(config, assets, working or Path(), planned.choice)
     fps = plan.rate(config.fps)
     frame_bytes = plan.m2v.size_hw[0] * plan.m2v.size_hw[1] * len(output_paths(config, ""))

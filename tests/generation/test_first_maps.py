@@ -77,7 +77,7 @@ def test_edits_are_held_to_made_maps_before_any_model_is_read(own_assets: Path, 
 
 def test_entities_of_a_photo_are_told_by_size_and_place(tmp_path: Path):
     config = GenerateConfig(phase="calot", frame=FIRST, out=tmp_path / "samples", num=2, device="cpu")
-    (listed,) = list_entities(config, planning.plan(config), Told()).starts
+    (listed,) = list_entities(config, planning.plan(config, Told()), Told()).starts
     assert listed.start == str(FIRST)
     assert listed.samples == ("0000", "0001")
     assert [entity.id for entity in listed.entities] == list(range(len(listed.entities)))

@@ -10,6 +10,7 @@ from hierasurg_core.generation.planning import plan, with_crop_noted
 from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job
 from hierasurg_core.maps import PanopticClip
+from hierasurg_core.progress import SilentProgress
 
 
 def photo(height: int, width: int, source: str = "frame") -> Start:
@@ -29,7 +30,7 @@ def test_a_photo_of_another_shape_is_cropped_aloud():
 def test_the_note_belongs_to_the_sample(assets: Path, tmp_path: Path):
     files = start_files(tmp_path)
     config = GenerateConfig(phase="calot", frame=files["frame"], map=files["map"])
-    planned = plan(config, assets=assets, working=tmp_path)
+    planned = plan(config, SilentProgress(), assets=assets, working=tmp_path)
     assert planned.work is not None
     (job,) = planned.work
     assert isinstance(job, Job)
@@ -38,4 +39,9 @@ def test_the_note_belongs_to_the_sample(assets: Path, tmp_path: Path):
 
 def test_more_samples_than_the_disk_holds_are_not_listed(assets: Path, tmp_path: Path):
     with pytest.raises(ResourceError, match="1000000000000 samples need"):
-        plan(GenerateConfig(num=10**12, out=tmp_path / "samples"), assets=assets, working=tmp_path)
+        plan(
+            GenerateConfig(num=10**12, out=tmp_path / "samples"),
+            SilentProgress(),
+            assets=assets,
+            working=tmp_path,
+        )
