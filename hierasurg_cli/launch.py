@@ -65,7 +65,7 @@ def launch(
         typer.Exit: A rank failed; the first error has been shown, and this carries its exit code.
         KeyboardInterrupt: SIGINT or SIGTERM came; every rank was told and has ended.
     """
-    _check_numbers(wanted, max_restarts)
+    check_numbers(wanted, max_restarts)
     if is_rank() or (wanted.nodes == 1 and wanted.gpus in (None, 1)):
         return False
     ranks = wanted.gpus or 1
@@ -128,7 +128,12 @@ def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType |
         sys.__excepthook__(kind, error, trace)
 
 
-def _check_numbers(wanted: Ranks, max_restarts: int) -> None:
+def check_numbers(wanted: Ranks, max_restarts: int = 0) -> None:
+    """Refuses numbers of processes and machines that make no sense; `launch` does so as well.
+
+    Raises:
+        UsageError: The message names the option.
+    """
     gpus, nodes = wanted.gpus, wanted.nodes
     node_rank, rendezvous = wanted.node_rank, wanted.rendezvous
     for name, value, least in (

@@ -183,6 +183,19 @@ def wait_for_units(units: Iterable[str]) -> None:
                 time.sleep(_LOOK_AGAIN)
 
 
+def tell(name: str, text: str) -> None:
+    """Tell the other processes of the group a text under a name; nothing when alone."""
+    if is_distributed():
+        torch.distributed.distributed_c10d._get_default_store().set(f"told/{name}", text)
+
+
+def hear(name: str) -> str:
+    """Return what a process of the group tells under a name, however long that takes."""
+    store = torch.distributed.distributed_c10d._get_default_store()
+    store.wait([f"told/{name}"], _A_WEEK)
+    return store.get(f"told/{name}").decode()
+
+
 def wait_for_all() -> None:
     """Waits until all processes of the group have come here, however long; nothing when alone.
 

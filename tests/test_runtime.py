@@ -14,6 +14,7 @@ from hierasurg_core.runtime import (
     agree,
     claim,
     generator_state,
+    hear,
     make_generator,
     memory_in_use,
     process_group,
@@ -24,6 +25,7 @@ from hierasurg_core.runtime import (
     restore_generator,
     restore_random_state,
     seed_everything,
+    tell,
     tell_done,
     wait_for_all,
     wait_for_units,
@@ -115,9 +117,12 @@ def test_a_unit_of_work_is_claimed_once(tmp_path: Path) -> None:
         wait_for_all()
         tell_done("video01")
         wait_for_units(["video01"])
+        tell("map of a photo", "text")
+        assert hear("map of a photo") == "text"
     finally:
         torch.distributed.destroy_process_group()
     wait_for_all()
+    tell("alone", "heard by nobody")
     tell_done("video01")
     wait_for_units(["video01", "video02"])  # alone, nobody else has any
 

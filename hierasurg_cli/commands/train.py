@@ -1,5 +1,6 @@
 """`hierasurg train-s2m` and `hierasurg train-m2v`: a data set becomes a model."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.launch import launch
+from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import (
     AsJson,
     ConfigFile,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from hierasurg_core.training.rehearsal import RunTime
     from hierasurg_core.training.run import TrainRunResult
 
+_COLUMNS = 80  # of a terminal, which no line of a plan but a setting exceeds
 EPILOG_S2M = "Example: hierasurg train-s2m dataset --preset 2b-1fps --gpus 8"
 EPILOG_M2V = "Example: hierasurg train-m2v dataset --preset 2b-1fps --gpus 8"
 
@@ -341,6 +343,10 @@ def _train(
     """Does the work of both commands, whose flags lie in the context; `given` tells who gave a setting."""
     flags: dict[str, Any] = ctx.params
     ranks = (wanted.gpus or 1) * wanted.nodes
+    check_numbers(wanted, wanted.max_restarts)
+    from hierasurg_core.training.checking import expect_training_possible  # loads no torch
+
+    expect_training_possible(wanted, stage, dry=flags["dry_run"], given=given)
     if not flags["dry_run"] and launch(
         wanted,
         device=wanted.device,
@@ -414,8 +420,8 @@ def _plan_as_text(rehearsed: Rehearsed) -> str:
     plan = rehearsed.plan
     told = plan.to_dict()
     lines = [f"{name}: {value}" for name, value in told["config"].items()]
-    lines += ["", *plan.notes]
-    lines.append(
+    said = [*plan.notes]
+    said.append(
         f"{told['parameters'] / 1e6:,.1f} M parameters, {told['trained_parameters'] / 1e6:,.1f} M of them "
         f"trained; {told['tokens']} tokens and {told['tflop_a_clip']:.2f} TFLOP a clip"
     )
@@ -423,14 +429,15 @@ def _plan_as_text(rehearsed: Rehearsed) -> str:
         f"{name} {value / 1e9:.1f}" for name, value in told["memory_estimate"].items() if name != "total"
     )
     total = told["memory_estimate"]["total"] / 1e9
-    lines.append(f"memory '{told['memory']}': about {total:.1f} GB a process ({parts})")
-    lines.append(
+    said.append(f"memory '{told['memory']}': about {total:.1f} GB a process ({parts})")
+    said.append(
         f"{told['clips']} clips, {told['ranks']} processes: {told['steps_an_epoch']:.1f} steps an epoch, "
         f"{told['steps']} steps are {told['epochs']:.1f} epochs"
     )
     if rehearsed.time is not None:
-        lines.append(rehearsed.time.text())
-    return "\n".join(lines)
+        said.append(rehearsed.time.text())
+    wrapped = [line for text in said for line in textwrap.wrap(text, _COLUMNS, subsequent_indent="  ")]
+    return "\n".join([*lines, "", *wrapped])
 
 
 def _as_text(result: "TrainRunResult") -> str:

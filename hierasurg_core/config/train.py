@@ -265,6 +265,11 @@ class TrainM2VConfig(TrainStageConfig):
             raise UsageError("distill needs stage maps: the unconditional model is no one's student")
 
 
+def is_preset(origin: str) -> bool:
+    """Tells whether what gave a setting (see `given_settings`) is one of the package's presets."""
+    return origin != "" and Path(origin).parent == PRESETS
+
+
 def final_folder(config: TrainStageConfig) -> Path:
     """Returns a run's folder: students and M2V's unconditional stage have their own unless one was named."""
     if config.distill is not None and config.out == type(config)().out:

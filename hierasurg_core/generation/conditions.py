@@ -16,12 +16,11 @@ from torch import Tensor
 
 from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.solvers import Solver
+from hierasurg_core.generation.timeline import UNKNOWN
 from hierasurg_core.models import CogVideoXStack
 from hierasurg_core.models.conditioning import expect_ids
 from hierasurg_core.models.text_vectors import TextVectors, takes_text_vectors
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
-
-UNKNOWN = -1  # a phase or triplet that is not given
 
 
 @dataclass(frozen=True)

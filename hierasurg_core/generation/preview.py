@@ -3,8 +3,8 @@
 Owns the layout. It draws with Pillow's built-in font and knows no files.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from hierasurg_core.maps import (
     palette_levels,
     palette_rgb_N3,
 )
+from hierasurg_core.maps.legend import draw_legend
 
 _COLUMNS = 8
 _WIDTH = 192  # pixels of a picture on the sheet
@@ -34,15 +35,17 @@ class Strip:
         caption: A line above it.
         frames_FHWC: uint8 RGB.
         maps: One a second.
+        names: What entities of the maps are called, where that is known.
     """
 
     caption: str
     frames_FHWC: NDArray[np.uint8]
     maps: PanopticClip
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def contact_sheet(strips: Sequence[Strip]) -> NDArray[np.uint8]:
-    """Draws samples below each other: a caption, frames spread over the clip, and the maps of these moments.
+    """Draw samples below each other: a caption, frames spread over the clip, their maps, and a legend.
 
     Returns:
         uint8 (H, W, 3).
@@ -90,4 +93,16 @@ def _draw(strip: Strip) -> NDArray[np.uint8]:
         for column, picture_HWC in enumerate(pictures_FHWC[chosen]):
             place = (_GAP + column * pitch[0], _CAPTION + _GAP + row * pitch[1])
             sheet.paste(Image.fromarray(picture_HWC).resize(cell, method), place)
-    return np.array(sheet)
+    shown = np.unique(strip.maps.map_FHW)
+    colours_N3 = paint(shown.reshape(1, 1, -1)).reshape(-1, 3)
+    entries = [
+        (colour.tolist(), _called(int(id_), strip)) for id_, colour in zip(shown, colours_N3, strict=True)
+    ]
+    return np.concatenate([np.array(sheet), draw_legend(entries, sheet.width)])
+
+
+def _called(id_: int, strip: Strip) -> str:
+    """Return id and name: "3 liver"."""
+    ground = {strip.maps.num_entities: "background", strip.maps.max_id: "black border"}
+    name = strip.names.get(id_) or ground.get(id_)
+    return f"{id_}" if name is None else f"{id_} {name}"

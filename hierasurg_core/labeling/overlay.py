@@ -18,6 +18,7 @@ from hierasurg_core.labeling.frames import SecondFrames
 from hierasurg_core.labeling.refine import BACKGROUND, BORDER
 from hierasurg_core.labeling.windows import CLIP_FRAMES
 from hierasurg_core.maps import MAX_LEVELS, load_clip, load_map_image, map_num_entities, palette_rgb_N3
+from hierasurg_core.maps.legend import draw_legend
 from hierasurg_core.video import write_mp4, write_png
 
 _FPS = 4  # of the overlay: four seconds of the operation in one
@@ -50,19 +51,22 @@ def write_overlay(
     video, sheet = out / f"{name}_overlay.mp4", out / f"{name}_sheet.png"
     step = max(1, -(-frames.num_frames // _TILES))
     tiles: list[NDArray[np.uint8]] = []
+    shown: set[int] = set()
 
     def pictures() -> Iterator[NDArray[np.uint8]]:
         index = 0
         for first in range(0, frames.num_frames, _AT_ONCE):
             for frame_HWC in frames.read(range(first, min(first + _AT_ONCE, frames.num_frames))):
-                picture_HWC = overlay(frame_HWC, next(maps))
+                code_HW = next(maps)
+                picture_HWC = overlay(frame_HWC, code_HW)
                 if index % step == 0:
                     tiles.append(_tile(picture_HWC, f"{index} s"))
+                    shown.update(np.unique(code_HW).tolist())
                 index += 1
                 yield picture_HWC
 
     write_mp4(video, pictures(), _FPS)
-    write_png(sheet, _sheet(tiles))
+    write_png(sheet, _sheet(tiles, sorted(shown - {BACKGROUND, BORDER})))
     return video, sheet
 
 
@@ -119,8 +123,10 @@ def _tile(picture_HWC: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     return np.asarray(tile, np.uint8)
 
 
-def _sheet(tiles: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _sheet(tiles: list[NDArray[np.uint8]], ids: list[int]) -> NDArray[np.uint8]:
+    """Lay out tiles in rows, and below them which colour has which of the ids that they show."""
     padded = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % _COLUMNS)
-    return np.concatenate(
-        [np.concatenate(padded[at : at + _COLUMNS], axis=1) for at in range(0, len(padded), _COLUMNS)]
-    )
+    rows = [np.concatenate(padded[at : at + _COLUMNS], axis=1) for at in range(0, len(padded), _COLUMNS)]
+    palette_N3 = palette_rgb_N3(MAX_LEVELS)
+    entries = [(palette_N3[id_ % MAX_LEVELS].tolist(), f"id {id_}") for id_ in ids]
+    return np.concatenate([*rows, draw_legend(entries, rows[0].shape[1])])

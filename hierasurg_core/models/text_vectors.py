@@ -21,7 +21,7 @@ from hierasurg_core.artifacts import atomic_file
 from hierasurg_core.errors import DataError
 from hierasurg_core.models.conditioning import expect_ids
 from hierasurg_core.models.defaults import MODEL_INDEX
-from hierasurg_core.models.loading import find_beside
+from hierasurg_core.models.files import find_beside
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
 

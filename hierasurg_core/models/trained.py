@@ -1,4 +1,4 @@
-"""How long a model was trained, as its folder says.
+"""How long a model was trained, and whether its run is finished, as its folder says.
 
 Owns where that stands: a run's `train.json`, a checkpoint's `state.json`, and `training.json` in the parts of
 a pipeline that training exported. Other folders (bundled, public or foreign models) say nothing of it.
@@ -11,10 +11,11 @@ from typing import Any
 
 from hierasurg_core.artifacts import read_json, write_json
 from hierasurg_core.errors import DataError, WeightsError
-from hierasurg_core.models.loading import find_transformer
+from hierasurg_core.models.files import find_transformer
 
 TRAINING = "training.json"
-_STEPS = {TRAINING: "steps", "state.json": "step", "train.json": "step"}
+RECORD = "train.json"
+_STEPS = {TRAINING: "steps", "state.json": "step", RECORD: "step"}
 
 
 def trained_steps(folder: Path) -> int | None:
@@ -47,6 +48,15 @@ def write_trained_steps(part: Path, steps: int | None) -> None:
         write_json(part / TRAINING, {"steps": steps})
 
 
+def is_finished(run: Path, step: int | None = None) -> bool:
+    """Tells whether a run's folder holds its finished model; with a step, the one of that very step."""
+    path = run / RECORD
+    said = read_json(path) if path.is_file() else None
+    if not isinstance(said, dict) or said.get("finished") is not True:
+        return False
+    return step is None or (said.get("step") == step and (run / "transformer" / "config.json").is_file())
+
+
 def _is_checkpoint(folder: Path) -> bool:
     return folder.name.startswith("checkpoint-")
 
@@ -58,8 +68,10 @@ def _read(path: Path) -> Any:
         raise WeightsError(str(error)) from error
 
 
-def _count(said: Any, key: str, path: Path) -> int:
+def _count(said: Any, key: str, path: Path) -> int | None:
     steps = said.get(key) if isinstance(said, dict) else None
+    if isinstance(said, dict) and steps is None:
+        return None
     if type(steps) is not int or steps < 0:
         raise WeightsError(f"{path} names no number of trained steps ({key})")
     return steps

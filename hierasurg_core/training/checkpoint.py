@@ -44,6 +44,7 @@ from hierasurg_core.models.lora import (
     read_trained,
     save_lora,
 )
+from hierasurg_core.models.trained import RECORD
 from hierasurg_core.runtime import (
     generator_state,
     random_state,
@@ -56,7 +57,6 @@ from hierasurg_core.training.sharding import filled, gathered, piece_of, put
 from hierasurg_core.training.source import BatchSource
 
 SCHEMA = 1
-RECORD = "train.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' name for unsharded weights
 _ONE_FILE = "10TB"  # a shard size that no model reaches
 _NAME = re.compile(r"checkpoint-\d+")
@@ -208,15 +208,6 @@ def choose_checkpoint(out: Path, resume: str) -> Path | None:
             "another folder"
         )
     return Path(resume)
-
-
-def is_finished(out: Path, step: int | None = None) -> bool:
-    """Tells whether a run's folder holds its finished model; with a step, the one of that very step."""
-    path = out / RECORD
-    said = read_json(path) if path.is_file() else None
-    if not isinstance(said, dict) or said.get("finished") is not True:
-        return False
-    return step is None or (said.get("step") == step and (out / "transformer" / "config.json").is_file())
 
 
 def checkpoints(out: Path) -> list[Path]:

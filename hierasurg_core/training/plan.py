@@ -19,7 +19,8 @@ import torch
 
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, to_dict
-from hierasurg_core.config.train import final_folder, unconditional_folder
+from hierasurg_core.config.train import final_folder
+from hierasurg_core.datasets.base_choice import PUBLISHED
 from hierasurg_core.datasets.dataset import ClipDataset, PixelDataset, open_dataset
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
@@ -28,8 +29,9 @@ from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models import CogVideoXStack, find_transformer
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
+from hierasurg_core.models.files import CONFIG_FILE
 from hierasurg_core.models.hub import is_at_hand, local_folder
-from hierasurg_core.models.loading import CONFIG_FILE, load_scheduler, tensor_shapes
+from hierasurg_core.models.loading import load_scheduler, tensor_shapes
 from hierasurg_core.models.lora import expect_peft, is_lora
 from hierasurg_core.models.text_vectors import TextVectors, load_text_vectors
 from hierasurg_core.models.warmstart import (
@@ -41,7 +43,8 @@ from hierasurg_core.models.warmstart import (
     without_weights,
 )
 from hierasurg_core.runtime import free_memory
-from hierasurg_core.training.checkpoint import is_finished
+from hierasurg_core.training.base_choice import choose_base
+from hierasurg_core.training.checking import expect_rate
 from hierasurg_core.training.distill import expect_teacher, freeze_maps, make_grid
 from hierasurg_core.training.memory import (
     MemoryEstimate,
@@ -57,12 +60,10 @@ from hierasurg_core.training.resuming import (
     expect_same_data,
     expect_same_optimizer,
     go_on,
-    is_preset,
     read_record,
 )
 from hierasurg_core.training.work import count_work
 
-PUBLISHED_2B = "THUDM/CogVideoX-2b"
 _LOOKED_AT = 200  # clips, for labels
 _PIXELS_A_LATENT = 8
 
@@ -181,14 +182,8 @@ def plan_training(
     manifest = read_dataset_manifest(config.dataset)
     if run is not None and not is_done:
         expect_same_data(run, config.dataset)
-    if config.fps is not None and config.fps != manifest.form.fps:
-        raise DataError(
-            f"{config.dataset} has {manifest.form.fps} fps, not the {config.fps} asked for: give the data "
-            f"set of that rate, or --fps {manifest.form.fps}"
-        )
-    weak = run is None and given is not None and is_preset(given.get("base", ""))
-    told = notes if run is None else []
-    base_name = _base_name(config, unconditional=unconditional, weak=weak, notes=told)
+    expect_rate(config, manifest)
+    base_name = choose_base(config, given, notes) if run is None else choose_base(config, None, [])
     config = dataclasses.replace(config, base=base_name if config.distill is None else config.base)
     vectors = None
     if config.text_vectors is not None:
@@ -196,9 +191,9 @@ def plan_training(
     changes = _changes(config, stage, manifest, vectors)
     cls = stage_class(stage)
     base, part, start = None, None, None
-    if dry and not is_at_hand(base_name) and base_name == PUBLISHED_2B:
-        notes.append(f"{PUBLISHED_2B} is not fetched for a dry run; its published sizes are taken")
-        arguments = base_arguments({}, cls, PUBLISHED_2B) | changes
+    if dry and not is_at_hand(base_name) and base_name == PUBLISHED:
+        notes.append(f"{PUBLISHED} is not fetched for a dry run; its published sizes are taken")
+        arguments = base_arguments({}, cls, PUBLISHED) | changes
     else:
         base = local_folder(base_name, parts=["transformer", stage, "vae", "scheduler"])
         part = base_transformer(base, stage)
@@ -292,40 +287,6 @@ def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size:
             "processes: use fewer GPUs, or build a larger data set"
         )
     return clips
-
-
-def _base_name(config: StageConfig, *, unconditional: bool, weak: bool, notes: list[str]) -> str:
-    """Returns the base: a student's teacher, the one asked for, or M2V's unconditional run.
-
-    Args:
-        config: The run.
-        unconditional: Whether it is M2V's first stage.
-        weak: Whether the base was named by a preset alone, which yields to an unconditional run.
-        notes: Is added to.
-    """
-    if config.distill is not None:
-        return config.distill
-    asked = config.base or PUBLISHED_2B
-    if not isinstance(config, TrainM2VConfig) or unconditional:
-        return asked
-    first = unconditional_folder(config.out)
-    if config.base is not None and not weak:
-        if is_finished(first) and not _is_folder(config.base, first):
-            notes.append(
-                f"starting from {asked} as asked, not from the unconditional run {first}; --base {first} "
-                "takes that"
-            )
-        return asked
-    if is_finished(first):
-        notes.append(f"starting from the unconditional run {first}, in place of {asked}")
-        return str(first)
-    if first.is_dir():
-        notes.append(f"the unconditional run {first} is not finished and not used; starting from {asked}")
-    return asked
-
-
-def _is_folder(name: str, folder: Path) -> bool:
-    return Path(name).is_dir() and folder.is_dir() and Path(name).samefile(folder)
 
 
 def _changes(

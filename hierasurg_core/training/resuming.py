@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from hierasurg_core.artifacts import read_json, sha256_file
-from hierasurg_core.config import PRESETS, TrainM2VConfig, TrainS2MConfig, load_config, to_dict
-from hierasurg_core.config.train import STUDENT_SUFFIX
+from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, load_config, to_dict
+from hierasurg_core.config.train import STUDENT_SUFFIX, is_preset
 from hierasurg_core.datasets.manifest import MANIFEST
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.models.text_vectors import TEXT_VECTORS
-from hierasurg_core.training.checkpoint import choose_checkpoint, is_finished, read_state
+from hierasurg_core.models.trained import is_finished
+from hierasurg_core.training.checkpoint import choose_checkpoint, read_state
 from hierasurg_core.training.memory import changes_of
 
 DATA = "data.json"
@@ -311,11 +312,6 @@ def _named(name: str, given: Mapping[str, str]) -> str:
     if origin == "--set":
         return f"--set {name}"
     return origin if origin.startswith("--") else f"{name} of {origin}"
-
-
-def is_preset(origin: str) -> bool:
-    """Tells whether a setting was given by one of the package's presets."""
-    return origin != "" and Path(origin).parent == PRESETS
 
 
 def _said(path: Path) -> dict[str, Any]:

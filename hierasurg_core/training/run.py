@@ -39,6 +39,7 @@ from hierasurg_core.models.export import (
     write_public,
 )
 from hierasurg_core.models.lora import Lora, expect_same_base, is_lora, undated
+from hierasurg_core.models.trained import is_finished
 from hierasurg_core.models.warmstart import start_from
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import (
@@ -50,7 +51,6 @@ from hierasurg_core.runtime import (
     world_size,
 )
 from hierasurg_core.training.batch import Batch
-from hierasurg_core.training.checkpoint import is_finished
 from hierasurg_core.training.distill import (
     SUFFIX,
     DistilledStage,

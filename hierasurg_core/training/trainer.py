@@ -25,6 +25,7 @@ from hierasurg_core.config import TrainConfig, to_dict
 from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.models import CogVideoXStack
 from hierasurg_core.models.lora import Lora
+from hierasurg_core.models.trained import is_finished
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import (
     deterministic,
@@ -39,7 +40,6 @@ from hierasurg_core.training.checkpoint import (
     RunState,
     bytes_needed,
     choose_checkpoint,
-    is_finished,
     load_checkpoint,
     prune,
     read_state,

@@ -113,30 +113,44 @@ def test_too_many_gpus_are_refused_before_anything_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["train-m2v", "--gpus", "1000"]) == 5
+    (tmp_path / "clips").mkdir()  # what is missing is said before, without torch
+    assert run(["evaluate", "clips", "--real", "clips", "--gpus", "1000"]) == 5
     assert capsys.readouterr().err.startswith("hierasurg: --gpus 1000 is not possible")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
 
 
 @pytest.mark.parametrize(
-    "command", ["label", "build-dataset", "train-s2m", "train-m2v", "generate", "evaluate"]
+    ("command", "own"),
+    [
+        ("label", "videos: FOLDER/videos, sam: mini"),
+        ("build-dataset", "videos: FOLDER/videos, base: mini"),
+        ("train-s2m", "dataset: FOLDER/dataset, base: mini"),
+        ("train-m2v", "dataset: FOLDER/dataset, base: mini"),
+        ("generate", "num: 2"),
+        ("evaluate", "generated: FOLDER/videos, real: FOLDER/videos"),
+    ],
 )
 def test_ranks_may_stand_in_a_file(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    command: str,
+    own: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "hierasurg.yaml"
+    own = own.replace("FOLDER", str(folder))
     for settings, code, said in (
         ("gpus: 1000", 5, "--gpus 1000 is not possible"),
         ("nodes: 2", 2, "--nodes needs --rendezvous HOST:PORT"),
-        ("{nodes: 2, rendezvous: 'a:1', node-rank: 2}", 2, "--node-rank 2 does not exist with --nodes 2"),
+        ("nodes: 2, rendezvous: 'a:1', node-rank: 2", 2, "--node-rank 2 does not exist with --nodes 2"),
     ):
-        file.write_text(f"{command}: {settings}" if settings[0] == "{" else f"{command}: {{{settings}}}")
+        file.write_text(f"{command}: {{{own}, {settings}}}")
         assert run([command]) == code
         assert said in capsys.readouterr().err
-    file.write_text(f"{command}: {{gpus: 0}}")
-    if command != "evaluate":  # which has no option but --gpus
-        assert run([command, "--gpus", "1000"]) == 5, "an option wins"
+    file.write_text(f"{command}: {{{own}, gpus: 0}}")
+    assert run([command, "--gpus", "1000"]) == 5, "an option wins"
     assert [path.name for path in tmp_path.iterdir()] == ["hierasurg.yaml"]
 
 

@@ -264,7 +264,7 @@ def test_a_contact_sheet_shows_every_sample(assets: Path, tmp_path: Path):
     assert result.contact_sheet == tmp_path / "samples" / "contact_sheet.png"
     sheet = read_image(tmp_path / "samples" / "contact_sheet.png")
     assert sheet.shape[1] == 8 * 196 + 4
-    assert sheet.shape[0] == 2 * (20 + 2 * 132 + 4)
+    assert sheet.shape[0] == 2 * (20 + 2 * 132 + 4 + 22)  # caption, frames and maps, gap, legend
 
 
 def test_what_was_chosen_is_said(assets: Path, tmp_path: Path):

@@ -151,7 +151,7 @@ def test_overlays_keep_a_colour_for_an_id(tmp_path: Path) -> None:
     colours = {tuple(clips[second][true_map(second) == 0].mean(0).round(-1)) for second in range(50)}
     assert len(colours) <= 2  # coding aside
     sheet_HWC = read_image(tmp_path / "videos" / "video01_sheet.png")
-    assert sheet_HWC.shape == (240 * 5, 320 * 4, 3)
+    assert sheet_HWC.shape == (240 * 5 + 22, 320 * 4, 3)  # 17 tiles and a legend
 
 
 def test_at_8_fps_a_map_is_a_second(tmp_path: Path) -> None:
