@@ -21,7 +21,6 @@ from hierasurg_core.training.reporting import expect_reporter
 _PUBLIC = "public"
 _NEW = ("latest", "never")  # what `resume` says where no checkpoint is named
 
-
 StageConfig = TrainS2MConfig | TrainM2VConfig
 
 

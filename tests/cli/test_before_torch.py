@@ -114,6 +114,8 @@ REFUSED: list[tuple[str, int, str]] = [
     ("train-s2m data --fps 8", 3, "data has 1 fps, not the 8 asked for"),
     ("train-s2m data --base nowhere", 4, "there is no model folder nowhere"),
     ("train-m2v data", 4, "THUDM/CogVideoX-2b is no folder here, and the Hub does not give it"),
+    ("train-m2v data --out first --base nowhere", 4, "there is no model folder nowhere"),
+    ("train-m2v data --out first --preset 2b-1fps", 4, "THUDM/CogVideoX-2b is no folder here"),
     ("train-s2m data --distill nowhere", 4, "there is no model folder nowhere"),
     ("train-s2m data --resume none", 4, "--resume: there is no folder none"),
     (
@@ -121,6 +123,7 @@ REFUSED: list[tuple[str, int, str]] = [
         3,
         "--text-vectors: there is no file none",
     ),
+    ("train-m2v data --distill nowhere", 4, "there is no model folder nowhere"),
     ("train-s2m data --out notes.txt", 5, "cannot write to notes.txt"),
     ("train-s2m data --export notes.txt", 5, "cannot write to notes.txt"),
     ("train-s2m data --preset huge", 2, "there is no preset 'huge'"),
@@ -174,6 +177,7 @@ def write_inputs(folder: Path) -> None:
     frames.mkdir(parents=True)
     for index in range(16):
         Image.fromarray(np.full((64, 96, 3), 90 + index, np.uint8)).save(frames / f"{index:06d}.png")
+    (folder / "first-unconditional").mkdir()  # begun, not finished
     (folder / "data").mkdir()
     vae = {"name": "mini", "sha256": "0", "size_hw": [64, 96], "channels": 16, "scaling_factor": 1.0}
     form = {"fps": 1, "step": 1, "size_hw": [64, 96], "map_size_hw": [64, 96], "first_frames": 2, "seed": 0}
