@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -26,6 +27,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_core.artifacts import ensure_writable_folder
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -38,23 +40,18 @@ _RUN = "hierasurg"
 
 
 def launch(
-    gpus: int | None,
+    wanted: Ranks,
     *,
     device: str,
-    nodes: int = 1,
-    node_rank: int = 0,
-    rendezvous: str | None = None,
     max_restarts: int = 0,
     logs: Path | None = None,
 ) -> bool:
     """Runs this process's command line as N ranks, unless this process should do the work itself.
 
     Args:
-        gpus: N, on this machine; None is 1.
+        wanted: Processes and machines. Each machine is given the same line but for `node_rank`, and machine 0
+            hosts the meeting point.
         device: The command's `--device`; with "cpu" any N will do, and ranks talk through gloo.
-        nodes: Machines that work together; each is given the same line but for `node_rank`.
-        node_rank: This machine's number; 0 hosts the meeting point.
-        rendezvous: "host:port" of machine 0; needed with several machines.
         max_restarts: How often all ranks are started again after one has died.
         logs: Folder for what ranks other than 0 say; None: a temporary one, deleted after success.
 
@@ -68,21 +65,22 @@ def launch(
         typer.Exit: A rank failed; the first error has been shown, and this carries its exit code.
         KeyboardInterrupt: SIGINT or SIGTERM came; every rank was told and has ended.
     """
-    _check_numbers(gpus, nodes, node_rank, rendezvous, max_restarts)
-    if is_rank() or (nodes == 1 and gpus in (None, 1)):
+    check_numbers(wanted, max_restarts)
+    if is_rank() or (wanted.nodes == 1 and wanted.gpus in (None, 1)):
         return False
-    ranks = gpus or 1
+    ranks = wanted.gpus or 1
     _expect_gpus(ranks, device)
     with contextlib.ExitStack() as stack:
         if logs is None:
             logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
+        stack.enter_context(_left_as_it_was(logs))
         ensure_writable_folder(logs)
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
         os.environ[_FAILURES] = str(failures)
         os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = _SECONDS_TO_SAVE
         if "OMP_NUM_THREADS" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
-        config = _config(ranks, nodes, node_rank, rendezvous, max_restarts, logs)
+        config = _config(wanted, max_restarts, logs)
         _run(config, failures)
     return True
 
@@ -130,9 +128,14 @@ def _bug(kind: type[BaseException], error: BaseException, trace: TracebackType |
         sys.__excepthook__(kind, error, trace)
 
 
-def _check_numbers(
-    gpus: int | None, nodes: int, node_rank: int, rendezvous: str | None, max_restarts: int
-) -> None:
+def check_numbers(wanted: Ranks, max_restarts: int = 0) -> None:
+    """Refuses numbers of processes and machines that make no sense; `launch` does so as well.
+
+    Raises:
+        UsageError: The message names the option.
+    """
+    gpus, nodes = wanted.gpus, wanted.nodes
+    node_rank, rendezvous = wanted.node_rank, wanted.rendezvous
     for name, value, least in (
         ("gpus", 1 if gpus is None else gpus, 1),
         ("nodes", nodes, 1),
@@ -170,17 +173,16 @@ def _expect_gpus(ranks: int, device: str) -> None:
         )
 
 
-def _config(
-    ranks: int, nodes: int, node_rank: int, rendezvous: str | None, max_restarts: int, logs: Path
-) -> "LaunchConfig":
+def _config(wanted: Ranks, max_restarts: int, logs: Path) -> "LaunchConfig":
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
     from torch.distributed.launcher.api import LaunchConfig
 
+    ranks, node_rank, rendezvous = wanted.gpus or 1, wanted.node_rank, wanted.rendezvous
     quiet: dict[int, Std] = {local: Std.ALL for local in range(ranks) if local or node_rank}
     host = "localhost" if rendezvous is None else rendezvous.rpartition(":")[0]
     return LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
+        min_nodes=wanted.nodes,
+        max_nodes=wanted.nodes,
         nproc_per_node=ranks,
         run_id=_RUN,
         role=_RUN,
@@ -207,7 +209,29 @@ def _run(config: "LaunchConfig", failures: Path) -> None:
     except SignalException as error:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        raise typer.Exit(_show_first(error, failures)) from error
+        code, is_refusal = _show_first(error, failures)
+        raise (_Refused if is_refusal else typer.Exit)(code) from error
+
+
+class _Refused(typer.Exit):
+    """The ranks ended with an error in one line, which has been shown."""
+
+
+@contextlib.contextmanager
+def _left_as_it_was(logs: Path) -> Generator[None, None, None]:
+    """Takes the logs of ranks that were refused away again, and the folders that were made for them."""
+    before = set(logs.iterdir()) if logs.is_dir() else set[Path]()
+    made = [folder for folder in (logs, *logs.parents) if not folder.exists()]
+    try:
+        yield
+    except _Refused:
+        for path in set(logs.iterdir()) - before:
+            shutil.rmtree(path, ignore_errors=True)
+        for folder in made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -221,8 +245,8 @@ def _quiet_launcher() -> Generator[None, None, None]:
         logging.disable(before)
 
 
-def _show_first(error: "ChildFailedError", failures: Path) -> int:
-    """Shows what went wrong first, and returns the exit code that belongs to it.
+def _show_first(error: "ChildFailedError", failures: Path) -> tuple[int, bool]:
+    """Shows what went wrong first; returns its exit code, and whether it was an error in one line.
 
     A rank that a signal ended could write nothing and comes before the others, whose errors follow from its
     end; among those of the last attempt that wrote something, the earliest counts.
@@ -238,7 +262,7 @@ def _show_first(error: "ChildFailedError", failures: Path) -> int:
             console.show_trace(f"rank {first['rank']}: {first['trace']}")
         else:
             console.show_error(f"{first['message']} (rank {first['rank']})")
-        return int(first["code"])
+        return int(first["code"]), not first["trace"]
     rank, failure = min((killed or error.failures).items())
     signalled = failure.exitcode < 0
     how = (
@@ -246,4 +270,4 @@ def _show_first(error: "ChildFailedError", failures: Path) -> int:
     )
     reason = "; the machine's memory may have run out" if failure.exitcode == -signal.SIGKILL else ""
     console.show_error(f"rank {rank} {how}{reason}; the other ranks were stopped")
-    return ResourceError.exit_code if signalled else failure.exitcode
+    return ResourceError.exit_code if signalled else failure.exitcode, False

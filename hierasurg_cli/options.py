@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from hierasurg_core.config import load_config
+from hierasurg_core.config import given_settings, load_config
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
 
 Config = TypeVar("Config")
@@ -48,24 +48,50 @@ def resolve(
 ) -> Config:
     """Builds the config of the running command out of its files, options and `--set`.
 
-    An option belongs to the config's field of the same name; None means that it was not given. Numbers
+    An option belongs to the config's field of the same name; one that was not typed gives nothing. Numbers
     arrive as text, so that their type, like their range, is judged in one place and in one way of speaking.
     `preset` is a config file of the package, the weakest of all.
 
     Raises:
         UsageError: As `load_config`.
     """
+    return load_config(cls, str(ctx.info_name), **_sources(cls, ctx, config_file, sets, preset))
+
+
+def given_by(
+    cls: type[Config],
+    ctx: typer.Context,
+    config_file: Path | None,
+    sets: Sequence[str] | None,
+    preset: Path | None = None,
+) -> dict[str, str]:
+    """Returns which settings of the running command were given, and by what; takes what `resolve` takes."""
+    return given_settings(cls, str(ctx.info_name), **_sources(cls, ctx, config_file, sets, preset))
+
+
+def _sources(
+    cls: type[Config],
+    ctx: typer.Context,
+    config_file: Path | None,
+    sets: Sequence[str] | None,
+    preset: Path | None,
+) -> dict[str, Any]:
+    """Returns the arguments of `load_config` that name files, options and `--set`."""
     options: dict[str, Any] = ctx.params
     names = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     files = [preset] if preset else []
     files += [CONFIG_OF_FOLDER] if CONFIG_OF_FOLDER.is_file() else []
-    return load_config(
-        cls,
-        str(ctx.info_name),
-        files=[*files, config_file] if config_file else files,
-        overrides={name: value for name, value in options.items() if name in names},
-        sets=sets or (),
-    )
+    return {
+        "files": [*files, config_file] if config_file else files,
+        "overrides": {name: value for name, value in options.items() if name in names and _typed(ctx, name)},
+        "sets": sets or (),
+    }
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    """Tells whether an option was typed; its default must not win over a file."""
+    source = ctx.get_parameter_source(name)
+    return source is None or source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
 def complete_phase(incomplete: str) -> list[str]:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import random
 import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +20,8 @@ import torch
 from hierasurg_core.errors import ResourceError, UsageError
 
 _A_WEEK = timedelta(days=7)
+_LOOK_AGAIN = 0.02  # seconds between two looks at what is waited for
+_patient: list[Any] = []  # the process group, and the one for waiting that was made for it
 _SHAPES = 64
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -172,17 +175,56 @@ def tell_done(unit: str) -> None:
 
 
 def wait_for_units(units: Iterable[str]) -> None:
-    """Waits until every unit was told to be done, however long; a barrier would give up after minutes."""
+    """Waits until every unit was told to be done, however long; signals are heard meanwhile."""
     if is_distributed():
         store = torch.distributed.distributed_c10d._get_default_store()
         for unit in units:
-            store.wait([f"done/{unit}"], _A_WEEK)
+            while not store.check([f"done/{unit}"]):
+                time.sleep(_LOOK_AGAIN)
+
+
+def tell(name: str, text: str) -> None:
+    """Tell the other processes of the group a text under a name; nothing when alone."""
+    if is_distributed():
+        torch.distributed.distributed_c10d._get_default_store().set(f"told/{name}", text)
+
+
+def hear(name: str) -> str:
+    """Return what a process of the group tells under a name, however long that takes."""
+    store = torch.distributed.distributed_c10d._get_default_store()
+    store.wait([f"told/{name}"], _A_WEEK)
+    return store.get(f"told/{name}").decode()
 
 
 def wait_for_all() -> None:
-    """Waits until all processes of the group have come here; nothing when alone."""
-    if is_distributed():
-        torch.distributed.barrier()
+    """Waits until all processes of the group have come here, however long; nothing when alone.
+
+    NCCL gives up after ten minutes, and one rank may copy or write longer than that. So the wait goes through
+    a gloo group of its own, whose limit is a week. Signals are heard meanwhile.
+
+    Raises:
+        RuntimeError: Another process has ended; its closed connection tells at once.
+    """
+    if not is_distributed():
+        return
+    arrived = torch.distributed.barrier(group=_patient_group(), async_op=True)
+    assert arrived is not None
+    while not arrived.is_completed():
+        time.sleep(_LOOK_AGAIN)
+    arrived.wait()
+
+
+def agree(question: str, answer: str) -> str:
+    """Returns the answer that all processes of the group take: that of the first to say one; alone the own.
+
+    Args:
+        question: Names what is decided; one answer to it holds for the life of the group.
+        answer: This process's own; not empty.
+    """
+    if not is_distributed():
+        return answer
+    store = torch.distributed.distributed_c10d._get_default_store()
+    return bytes(store.compare_set(f"agreed/{question}", "", answer)).decode()
 
 
 def memory_in_use(device: torch.device) -> dict[str, int]:
@@ -237,9 +279,52 @@ def keep_compiled(folder: Path) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Lets torch and cuDNN use algorithms without chance for the time of the block, where they have such.
+
+    Nothing is chosen by timing meanwhile (see `is_deterministic`). What has no such algorithm still runs, and
+    torch warns of it. Best entered before the first work on a GPU, as cuBLAS reads its setting only once.
+
+    Args:
+        wanted: False changes nothing.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    cudnn = torch.backends.cudnn
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        cudnn.benchmark,
+        cudnn.deterministic,
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.benchmark, cudnn.deterministic = before[2:]
+
+
+def is_deterministic() -> bool:
+    """Tells whether this is a block of `deterministic`, in which nothing may be chosen by timing."""
+    return torch.are_deterministic_algorithms_enabled()
+
+
+def device_name(device: torch.device) -> str:
+    """Returns what a GPU calls itself, and "cpu" for the CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def expect_fixed_shapes(device: torch.device) -> None:
-    """Lets cuDNN try its convolutions once for each shape, which pays where all steps have equal shapes."""
-    if device.type == "cuda":
+    """Lets cuDNN try its convolutions once for each shape, which pays where all steps have equal shapes.
+
+    Not in a block of `deterministic`: which one is fastest is up to chance.
+    """
+    if device.type == "cuda" and not is_deterministic():
         torch.backends.cudnn.benchmark = True
 
 
@@ -285,6 +370,18 @@ def fetch(values: torch.Tensor) -> Callable[[], torch.Tensor]:
     return wait
 
 
+def _patient_group() -> torch.distributed.ProcessGroup:
+    """Returns the gloo group in which processes wait for each other; all make it together, at the first call.
+
+    It lives as long as the process group that it belongs to.
+    """
+    whole = torch.distributed.group.WORLD
+    if not _patient or _patient[0] is not whole:
+        own = torch.distributed.new_group(backend="gloo", timeout=_A_WEEK)
+        _patient[:] = [whole, own]
+    return _patient[1]
+
+
 def _as_hex(state: torch.Tensor) -> str:
     return state.cpu().numpy().tobytes().hex()
 
@@ -309,7 +406,9 @@ def process_group(device_name: str = "auto") -> Iterator[torch.device]:
         yield device
         return
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    _patient_group()  # made while all are here: making it later would wait with a limit of its own
     try:
         yield device
     finally:
+        _patient.clear()
         torch.distributed.destroy_process_group()

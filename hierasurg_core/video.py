@@ -24,8 +24,8 @@ from hierasurg_core.errors import DataError
 
 _BT709 = 1  # the same code in ISO/IEC 23091-2 for matrix, primaries and transfer
 _LIMITED_RANGE = 1
-# Quality 16 is visually lossless; a map of flat colours decodes back to the same ids. One thread and code that
-# does not depend on the processor: x264's assembly for AVX-512 gives other bytes from run to run.
+# Quality 16 is visually lossless; a map of flat colours decodes back to the same ids. One thread, and code
+# that does not depend on the processor: x264's assembly for AVX-512 gives other bytes from run to run.
 _X264 = {"crf": "16", "threads": "1", "x264-params": "cpu-independent=1"}
 _TO_YUV = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 _TO_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT

@@ -1,14 +1,20 @@
 import random
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import waiting_ranks
+from forked import run_ranks, start_ranks
 
+from hierasurg_core import runtime
 from hierasurg_core.errors import ResourceError, UsageError
 from hierasurg_core.runtime import (
+    agree,
     claim,
     generator_state,
+    hear,
     make_generator,
     memory_in_use,
     process_group,
@@ -19,6 +25,7 @@ from hierasurg_core.runtime import (
     restore_generator,
     restore_random_state,
     seed_everything,
+    tell,
     tell_done,
     wait_for_all,
     wait_for_units,
@@ -110,8 +117,55 @@ def test_a_unit_of_work_is_claimed_once(tmp_path: Path) -> None:
         wait_for_all()
         tell_done("video01")
         wait_for_units(["video01"])
+        tell("map of a photo", "text")
+        assert hear("map of a photo") == "text"
     finally:
         torch.distributed.destroy_process_group()
     wait_for_all()
+    tell("alone", "heard by nobody")
     tell_done("video01")
     wait_for_units(["video01", "video02"])  # alone, nobody else has any
+
+
+def test_a_wait_for_all_outlasts_any_work(tmp_path: Path) -> None:
+    meeting = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    try:
+        group = runtime._patient_group()
+        assert group._get_backend(CPU).options._timeout == timedelta(days=7)
+        assert runtime._patient_group() is group
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_dead_rank_ends_the_wait_of_the_others() -> None:
+    (waiting, told), (dead, _) = start_ranks(2, waiting_ranks.one_ends_while_the_other_waits)
+    assert list(told) == [waiting_ranks.NOTICED]
+    for process in (waiting, dead):
+        process.join()
+    assert (waiting.exitcode, dead.exitcode) == (0, 3)
+
+
+def test_ranks_agree_on_the_first_answer(tmp_path: Path) -> None:
+    assert agree("kernel", "own") == "own"
+    run_ranks(2, waiting_ranks.answers, tmp_path)
+    said = [(tmp_path / str(number)).read_text().split() for number in (0, 1)]
+    assert said[0] == said[1]
+    assert said[0][0] in ("own-0", "own-1")
+    assert said[0][1:] == [said[0][0], "x"]
+
+
+def test_determinism_is_for_the_time_of_a_block() -> None:
+    def state() -> tuple[bool, bool, bool]:
+        cudnn = torch.backends.cudnn
+        return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+
+    before = state()
+    with runtime.deterministic(False):
+        assert state() == before
+    with pytest.raises(KeyError), runtime.deterministic(True):
+        assert state() == (True, True, False)
+        assert runtime.is_deterministic()
+        raise KeyError
+    assert state() == before
+    assert not runtime.is_deterministic()

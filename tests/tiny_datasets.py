@@ -114,6 +114,7 @@ def build(
     wanted: BuildDatasetConfig, progress: Progress | None = None, *, precision: str = "float32"
 ) -> BuildDatasetResult:
     """What the command does."""
+    assert wanted.base is not None
     folder, listener = Path(wanted.base), progress or SilentProgress()
     plan = plan_dataset(wanted, identify_vae(folder, wanted.base), precision, listener)
     return build_dataset(plan, None if wanted.on_the_fly else encoder(folder), listener)

@@ -1,5 +1,6 @@
 """`hierasurg build-dataset`: frames, maps and labels become a data set for training."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,7 +8,19 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.options import AsJson, ConfigFile, Quiet, Sets, Verbose, resolve
+from hierasurg_cli.launch import check_numbers, launch
+from hierasurg_cli.options import (
+    AsJson,
+    ConfigFile,
+    Gpus,
+    NodeRank,
+    Nodes,
+    Quiet,
+    Rendezvous,
+    Sets,
+    Verbose,
+    resolve,
+)
 from hierasurg_core.config import BuildDatasetConfig
 
 if TYPE_CHECKING:
@@ -42,7 +55,8 @@ def build_dataset(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Folder with vae/, Hub id, or mini (default: THUDM/CogVideoX-2b).",
+            help="Folder with vae/, Hub id, or mini "
+            "(default: THUDM/CogVideoX-2b; mini for the phantom's frames).",
             autocompletion=lambda: ["mini", "THUDM/CogVideoX-2b"],
         ),
     ] = None,
@@ -114,6 +128,10 @@ def build_dataset(
             autocompletion=lambda: ["auto", "bf16", "fp16", "fp32"],
         ),
     ] = None,
+    gpus: Gpus = None,
+    nodes: Nodes = 1,
+    node_rank: NodeRank = 0,
+    rendezvous: Rendezvous = None,
     config: ConfigFile = None,
     set_: Sets = None,
     json: AsJson = False,
@@ -128,17 +146,28 @@ def build_dataset(
         found = describing.describe(wanted.videos, wanted.labels)
         console.show_result(found, json, lambda result: "\n".join(result.lines()))
         return
+    check_numbers(wanted)
+    from hierasurg_core.datasets.base_choice import choose_base, expect_building_possible  # loads no torch
+    from hierasurg_core.models.hub import local_folder
+
+    expect_building_possible(wanted)
+    chosen, note = choose_base(wanted)
+    folder = local_folder(chosen, parts=["vae"])
+    wanted = dataclasses.replace(wanted, base=chosen)
+    if launch(wanted, device=wanted.device):
+        return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
+        if note is not None:
+            progress.note(note)
         with importing(progress):
             from hierasurg_core.datasets.build import build_dataset as build
             from hierasurg_core.datasets.plan import plan_dataset
-            from hierasurg_core.models import encoder, hub
+            from hierasurg_core.models import encoder
             from hierasurg_core.runtime import process_group, resolve_dtype
 
         with process_group(wanted.device) as device_:
             number_type = resolve_dtype(wanted.dtype, device_)
-            folder = hub.local_folder(wanted.base, parts=["vae"])
-            vae = encoder.identify_vae(folder, wanted.base)
+            vae = encoder.identify_vae(folder, chosen)
             plan = plan_dataset(wanted, vae, encoder.precision_name(number_type), progress)
             latents = None if wanted.on_the_fly else encoder.VaeEncoder(folder, vae, device_, number_type)
             result = build(plan, latents, progress)

@@ -7,7 +7,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.launch import launch
+from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import AsJson, ConfigFile, Gpus, Quiet, Sets, Verbose, resolve
 from hierasurg_core.config import EvaluateConfig
 
@@ -162,7 +162,11 @@ def evaluate(
     if compare is not None:
         _compare(compare, wanted.out, json)
         return
-    if launch(wanted.gpus, device=wanted.device):
+    check_numbers(wanted)
+    from hierasurg_core.evaluation.checking import expect_evaluating_possible  # loads no torch
+
+    expect_evaluating_possible(wanted)
+    if launch(wanted, device=wanted.device):
         return
     with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
         with importing(progress):

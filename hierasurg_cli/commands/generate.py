@@ -7,7 +7,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.launch import launch
+from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import (
     AsJson,
     ConfigFile,
@@ -27,7 +27,9 @@ from hierasurg_core.taxonomy import parse_phase, parse_triplet
 
 if TYPE_CHECKING:
     from hierasurg_core.generation import GenerateResult
+    from hierasurg_core.generation.listing import EntityList
 
+_SAMPLES_SHOWN = 6
 EPILOG = "Example: hierasurg generate --phase calot --triplet grasper,retract,gallbladder"
 
 
@@ -87,6 +89,10 @@ def generate(
             callback=_one_after_another,
         ),
     ] = None,
+    list_entities: Annotated[
+        bool,
+        typer.Option("--list-entities", help="Only list ids and names that --edit can name; make nothing."),
+    ] = False,
     requests: Annotated[
         Path | None,
         typer.Option(
@@ -114,7 +120,11 @@ def generate(
     ] = None,
     script: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML of a story: segments of phase, triplet and seconds."),
+        typer.Option(
+            metavar="FILE",
+            help="YAML of a story: segments of phase, triplet and seconds; 'cut: true' begins at a scene, or "
+            "at 'frame: IMAGE' (and 'map: PNG'), relative to the file.",
+        ),
     ] = None,
     seconds: Annotated[
         str | None, typer.Option(metavar="N", help="Length of one long video, or of the script's beginning.")
@@ -228,6 +238,13 @@ def generate(
             autocompletion=lambda: ["none", "fp8", "int8"],
         ),
     ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic/--fastest",
+            help="Fix all kernels, so that a seed gives the same bytes again (default: fastest).",
+        ),
+    ] = None,
     maps_dir: Annotated[
         bool | None,
         typer.Option("--maps-dir/--no-maps-dir", help="Also write the maps as indexed PNGs."),
@@ -263,13 +280,26 @@ def generate(
         parse_phase(wanted.phase)
     if wanted.triplet is not None and not {"@", "+"} & set(wanted.triplet):
         parse_triplet(wanted.triplet)
-    if launch(wanted.gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
+    check_numbers(wanted)
+    from hierasurg_core.generation import planning  # pictures and maps, but no torch
+
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with console.working(loudness) as progress:
+        planned = planning.plan(wanted, progress)
+    if list_entities:
+        from hierasurg_core.generation import listing
+
+        with console.working(loudness) as progress:
+            listed = listing.list_entities(wanted, planned, progress)
+        console.show_result(listed, json, _entities_as_text)
         return
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
+    if launch(wanted, device=wanted.device):
+        return
+    with console.working(loudness) as progress:
         with importing(progress):
             from hierasurg_core import generation
 
-        result = generation.generate(wanted, progress)
+        result = generation.generate(wanted, progress, planned=planned)
     console.show_result(result, json, _as_text)
 
 
@@ -279,3 +309,15 @@ def _as_text(result: "GenerateResult") -> str:
     if result.contact_sheet is not None:
         written.append(result.contact_sheet)
     return "\n".join([*map(str, written), f"made by {result.model} in {result.seconds:.1f} s"])
+
+
+def _entities_as_text(result: "EntityList") -> str:
+    """Ids, names, sizes and places of what each start shows, as columns."""
+    lines: list[str] = []
+    for listed in result.starts:
+        shown = ", ".join(listed.samples[:_SAMPLES_SHOWN])
+        more = len(listed.samples) - _SAMPLES_SHOWN
+        lines.append(f"{listed.start} (samples {shown}{f' and {more} more' if more > 0 else ''})")
+        lines += [f"  {entity.id:>3}  {entity.name or '-':<22}  {entity.size}" for entity in listed.entities]
+        lines += [] if listed.entities else ["  no entities"]
+    return "\n".join(lines)

@@ -7,7 +7,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.launch import launch
+from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import (
     AsJson,
     ConfigFile,
@@ -157,7 +157,11 @@ def label(
             checked = check_labels(wanted, progress)
         console.show_result(checked, json, _check_as_text)
         return
-    if launch(gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
+    check_numbers(wanted)
+    from hierasurg_core.labeling.checking import expect_labelling_possible  # loads no torch
+
+    expect_labelling_possible(wanted)
+    if launch(wanted, device=wanted.device):
         return
     with console.working(loudness) as progress:
         with importing(progress):

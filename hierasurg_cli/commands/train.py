@@ -1,5 +1,7 @@
 """`hierasurg train-s2m` and `hierasurg train-m2v`: a data set becomes a model."""
 
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +9,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
-from hierasurg_cli.launch import launch
+from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import (
     AsJson,
     ConfigFile,
@@ -18,15 +20,19 @@ from hierasurg_cli.options import (
     Rendezvous,
     Sets,
     Verbose,
+    given_by,
     resolve,
 )
 from hierasurg_core.config import PRESETS, TrainM2VConfig, TrainS2MConfig
+from hierasurg_core.config.train import final_folder
 from hierasurg_core.errors import UsageError
 
 if TYPE_CHECKING:
     from hierasurg_core.training.plan import TrainingPlan
+    from hierasurg_core.training.rehearsal import RunTime
     from hierasurg_core.training.run import TrainRunResult
 
+_COLUMNS = 80  # of a terminal, which no line of a plan but a setting exceeds
 EPILOG_S2M = "Example: hierasurg train-s2m dataset --preset 2b-1fps --gpus 8"
 EPILOG_M2V = "Example: hierasurg train-m2v dataset --preset 2b-1fps --gpus 8"
 
@@ -182,11 +188,19 @@ Device = Annotated[
         autocompletion=_choice("auto", "cpu", "cuda"),
     ),
 ]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--fastest",
+        help="Fix all kernels, so that a seed gives the same bytes again (default: fastest).",
+    ),
+]
 MaxRestarts = Annotated[
     int, typer.Option(metavar="N", help="Times that all processes start again after one died.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Tell settings, sizes, memory and steps; load and train nothing.")
+    bool,
+    typer.Option("--dry-run", help="Tell settings, sizes, memory, steps and time; leave nothing behind."),
 ]
 
 
@@ -234,6 +248,7 @@ def train_s2m(
     distill_steps: DistillSteps = None,
     seed: Seed = None,
     device: Device = None,
+    deterministic: Deterministic = None,
     gpus: Gpus = None,
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
@@ -247,8 +262,9 @@ def train_s2m(
     verbose: Verbose = False,
 ) -> None:
     """Train S2M: phases and triplets to panoptic maps."""
-    wanted = resolve(TrainS2MConfig, ctx, config, _sets(ctx, set_), _preset(preset))
-    _train(ctx, wanted, "s2m")
+    sources = config, _sets(ctx, set_), _preset(preset)
+    wanted = resolve(TrainS2MConfig, ctx, *sources)
+    _train(ctx, wanted, "s2m", given_by(TrainS2MConfig, ctx, *sources))
 
 
 def train_m2v(
@@ -302,6 +318,7 @@ def train_m2v(
     distill_steps: DistillSteps = None,
     seed: Seed = None,
     device: Device = None,
+    deterministic: Deterministic = None,
     gpus: Gpus = None,
     nodes: Nodes = 1,
     node_rank: NodeRank = 0,
@@ -315,40 +332,50 @@ def train_m2v(
     verbose: Verbose = False,
 ) -> None:
     """Train M2V: panoptic maps to video."""
-    wanted = resolve(TrainM2VConfig, ctx, config, _sets(ctx, set_), _preset(preset))
-    _train(ctx, wanted, "m2v")
+    sources = config, _sets(ctx, set_), _preset(preset)
+    wanted = resolve(TrainM2VConfig, ctx, *sources)
+    _train(ctx, wanted, "m2v", given_by(TrainM2VConfig, ctx, *sources))
 
 
-def _train(ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: str) -> None:
-    """The work of both commands, whose options lie in the context."""
-    given: dict[str, Any] = ctx.params
-    gpus: int | None = given["gpus"]
-    ranks = (gpus or 1) * given["nodes"]
-    if not given["dry_run"] and launch(
-        gpus,
+def _train(
+    ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: str, given: dict[str, str]
+) -> None:
+    """Does the work of both commands, whose flags lie in the context; `given` tells who gave a setting."""
+    flags: dict[str, Any] = ctx.params
+    ranks = (wanted.gpus or 1) * wanted.nodes
+    check_numbers(wanted, wanted.max_restarts)
+    from hierasurg_core.training.checking import expect_training_possible  # loads no torch
+
+    expect_training_possible(wanted, stage, dry=flags["dry_run"], given=given)
+    if not flags["dry_run"] and launch(
+        wanted,
         device=wanted.device,
-        nodes=given["nodes"],
-        node_rank=given["node_rank"],
-        rendezvous=given["rendezvous"],
-        max_restarts=given["max_restarts"],
-        logs=wanted.out / "logs",
+        max_restarts=wanted.max_restarts,
+        logs=final_folder(wanted) / "logs",
     ):
         return
-    loudness = console.volume(given["quiet"], given["verbose"], least=ctx.obj)
+    loudness = console.volume(flags["quiet"], flags["verbose"], least=ctx.obj)
     with console.working(loudness) as progress:
         with importing(progress):
             from hierasurg_core.runtime import process_group, world_size
             from hierasurg_core.training.plan import plan_training
             from hierasurg_core.training.run import run_training
 
+        rehearsed: Rehearsed | None = None
+        result: TrainRunResult | None = None
         with process_group(wanted.device) as device:
-            size = ranks if given["dry_run"] else world_size()
-            plan = plan_training(wanted, stage, device, size, dry=given["dry_run"])
-            result = None if given["dry_run"] else run_training(plan, device, progress)
-    if result is None:
-        console.show_result(plan, given["json"], _plan_as_text)
-    else:
-        console.show_result(result, given["json"], _as_text)
+            size = ranks if flags["dry_run"] else world_size()
+            plan = plan_training(wanted, stage, device, size, dry=flags["dry_run"], given=given)
+            if flags["dry_run"]:
+                from hierasurg_core.training.rehearsal import rehearse
+
+                rehearsed = Rehearsed(plan, None if plan.is_done else rehearse(plan, device, progress))
+            else:
+                result = run_training(plan, device, progress)
+    if rehearsed is not None:
+        console.show_result(rehearsed, flags["json"], _plan_as_text)
+    elif result is not None:
+        console.show_result(result, flags["json"], _as_text)
 
 
 def _preset(name: str | None) -> Path | None:
@@ -371,12 +398,30 @@ def _sets(ctx: typer.Context, sets: list[str] | None) -> list[str]:
     return [*full, *by_steps, *(sets or [])]
 
 
-def _plan_as_text(plan: "TrainingPlan") -> str:
-    """The resolved config, sizes, memory and steps."""
+@dataclass(frozen=True)
+class Rehearsed:
+    """What `--dry-run` tells.
+
+    Attributes:
+        plan: The run.
+        time: How long it takes here; None where no step is left.
+    """
+
+    plan: "TrainingPlan"
+    time: "RunTime | None"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return {**self.plan.to_dict(), "time": None if self.time is None else self.time.to_dict()}
+
+
+def _plan_as_text(rehearsed: Rehearsed) -> str:
+    """The resolved config, sizes, memory, steps and time."""
+    plan = rehearsed.plan
     told = plan.to_dict()
     lines = [f"{name}: {value}" for name, value in told["config"].items()]
-    lines += ["", *plan.notes]
-    lines.append(
+    said = [*plan.notes]
+    said.append(
         f"{told['parameters'] / 1e6:,.1f} M parameters, {told['trained_parameters'] / 1e6:,.1f} M of them "
         f"trained; {told['tokens']} tokens and {told['tflop_a_clip']:.2f} TFLOP a clip"
     )
@@ -384,12 +429,15 @@ def _plan_as_text(plan: "TrainingPlan") -> str:
         f"{name} {value / 1e9:.1f}" for name, value in told["memory_estimate"].items() if name != "total"
     )
     total = told["memory_estimate"]["total"] / 1e9
-    lines.append(f"memory '{told['memory']}': about {total:.1f} GB a process ({parts})")
-    lines.append(
+    said.append(f"memory '{told['memory']}': about {total:.1f} GB a process ({parts})")
+    said.append(
         f"{told['clips']} clips, {told['ranks']} processes: {told['steps_an_epoch']:.1f} steps an epoch, "
         f"{told['steps']} steps are {told['epochs']:.1f} epochs"
     )
-    return "\n".join(lines)
+    if rehearsed.time is not None:
+        said.append(rehearsed.time.text())
+    wrapped = [line for text in said for line in textwrap.wrap(text, _COLUMNS, subsequent_indent="  ")]
+    return "\n".join([*lines, "", *wrapped])
 
 
 def _as_text(result: "TrainRunResult") -> str:

@@ -5,7 +5,7 @@ Imports no torch.
 
 from hierasurg_core.config.evaluate import EvaluateConfig
 from hierasurg_core.config.label import LabelConfig
-from hierasurg_core.config.reading import load_config, to_dict, write_config
+from hierasurg_core.config.reading import given_settings, load_config, to_dict, write_config
 from hierasurg_core.config.runs import (
     SECTIONS,
     BuildDatasetConfig,
@@ -26,6 +26,7 @@ __all__ = [
     "TrainM2VConfig",
     "TrainS2MConfig",
     "TrainStageConfig",
+    "given_settings",
     "load_config",
     "to_dict",
     "write_config",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hierasurg_core.config.checks import above_zero, at_least, check_choices, check_device, in_seeds
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.errors import UsageError
 
 EvaluateDtype = Literal["auto", "bf16", "fp16", "fp32"]
@@ -13,8 +14,8 @@ NONE = "none"
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """One call of `evaluate`.
+class EvaluateConfig(Ranks):
+    """One call of `evaluate`; processes as in `Ranks`.
 
     Attributes:
         generated: What is judged: samples of `generate`, mp4 files, or frame folders.
@@ -46,7 +47,6 @@ class EvaluateConfig:
         wall: At most so many samples are copied beside the report, worst and best by each metric.
         seed: Of every random choice.
         batch: Clips at once through a network.
-        gpus: Processes of this machine that share the work; None: one.
         device: As in `GenerateConfig`.
         dtype: The same, for the VAE and SAM 2; networks that give features always compute in fp32.
 
@@ -80,7 +80,6 @@ class EvaluateConfig:
     wall: int = 24
     seed: int = 0
     batch: int = 4
-    gpus: int | None = None
     device: str = "auto"
     dtype: EvaluateDtype = "auto"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hierasurg_core.config.checks import at_least, check_choices, check_device, in_seeds
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.config.sampling import Solver
 from hierasurg_core.errors import UsageError
 
@@ -19,8 +20,8 @@ _OF_ONE_START = ("phase", "triplet", "frame", "map", "maps")
 
 
 @dataclass(frozen=True)
-class GenerateConfig:
-    """One call of `generate`.
+class GenerateConfig(Ranks):
+    """One call of `generate`; processes as in `Ranks`.
 
     Attributes:
         phase: Name or id of the phase; None leaves the choice to the starting scene.
@@ -46,7 +47,6 @@ class GenerateConfig:
         out: Folder for the samples.
         num: How many samples.
         batch: Samples made at once; None: the program's choice, which is one on a CPU.
-        gpus: Processes on this machine that share the samples; None: one.
         resume: Keep samples that the same request, models and settings have made already.
         seed: Of the first sample; the next ones count on.
         steps: Denoising steps of either stage; None: the model's own default, a student's its own number.
@@ -63,6 +63,8 @@ class GenerateConfig:
             or "pab".
         memory: Where the models lie: "auto" by the GPU's size, "fast", "offload" or "group-offload".
         quantize: Weights in 8 bits: "none", "fp8" or "int8".
+        deterministic: Choose no kernel by timing, and let torch use algorithms without chance: the same seed
+            then gives the same bytes on one kind of GPU, at some cost in speed.
         contact_sheet: Also write one PNG with the frames of all samples.
         maps_dir: Also write the maps as a folder of indexed PNGs.
         frames_dir: Also write the frames as a folder of PNGs.
@@ -95,7 +97,6 @@ class GenerateConfig:
     out: Path = Path("samples")
     num: int = 1
     batch: int | None = None
-    gpus: int | None = None
     resume: bool = True
     seed: int = 0
     steps: int | None = None
@@ -110,6 +111,7 @@ class GenerateConfig:
     cache: Cache = "none"
     memory: Memory = "auto"
     quantize: Quantize = "none"
+    deterministic: bool = False
     contact_sheet: bool = False
     maps_dir: bool = False
     frames_dir: bool = False

@@ -7,6 +7,7 @@ from typing import Literal
 
 from hierasurg_core.config.checks import above_zero, at_least, check_choices, check_device
 from hierasurg_core.config.generate import Dtype
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.errors import UsageError
 
 MapFormat = Literal["pkl", "png"]
@@ -15,8 +16,8 @@ _PINNED = re.compile(r"[^@]+@[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
-class LabelConfig:
-    """One call of `label`.
+class LabelConfig(Ranks):
+    """One call of `label`; processes as in `Ranks`.
 
     Attributes:
         videos: Folder of frame folders, as `extract` makes it, or one frame folder.

@@ -17,13 +17,14 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast
 
 import yaml
 
 from hierasurg_core.artifacts import atomic_file
+from hierasurg_core.config.ranks import LAST
 from hierasurg_core.config.runs import SECTIONS
 from hierasurg_core.errors import UsageError
 
@@ -58,20 +59,57 @@ def load_config(
         20
     """
     values: dict[str, Any] = {}
-    for file in files:
-        _update(values, _checked(cls, _read_section(file, section), f"{file}: {section}."), cls)
-    given = {key: value for key, value in overrides.items() if value is not None}
-    _update(values, _checked(cls, given, ""), cls)
-    for text in sets:
-        _update(values, _checked(cls, _read_set(text, section, cls), "--set "), cls)
+    for _, given in _layers(cls, section, files, overrides, sets):
+        _update(values, given, cls)
     return _build(cls, values)
 
 
+def given_settings(
+    cls: type,
+    section: str,
+    *,
+    files: Sequence[Path],
+    overrides: Mapping[str, object],
+    sets: Sequence[str],
+) -> dict[str, str]:
+    """Returns which settings were given, and by what: an option ("--seed"), "--set", or a file's path.
+
+    Takes what `load_config` takes. Where several places give a setting, the one that wins is named.
+
+    Raises:
+        UsageError: As `load_config`.
+    """
+    origins: dict[str, str] = {}
+    for origin, given in _layers(cls, section, files, overrides, sets):
+        origins |= {key: origin or f"--{key.replace('_', '-')}" for key in given}
+    return origins
+
+
+def _layers(
+    cls: type,
+    section: str,
+    files: Sequence[Path],
+    overrides: Mapping[str, object],
+    sets: Sequence[str],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields where settings come from and the settings, the weakest first; "" stands for options."""
+    for file in files:
+        yield str(file), _checked(cls, _read_section(file, section), f"{file}: {section}.")
+    options = {key: value for key, value in overrides.items() if value is not None}
+    yield "", _checked(cls, options, "")
+    for text in sets:
+        yield "--set", _checked(cls, _read_set(text, section, cls), "--set ")
+
+
 def to_dict(config: object) -> dict[str, Any]:
-    """Returns a config dataclass as plain values that YAML and JSON can say, in the order of its fields."""
+    """Returns a config dataclass as plain values that YAML and JSON can say.
+
+    They stand in the order of the fields; those marked `ranks.LAST` come after the others.
+    """
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise TypeError(f"{config!r} is no config")
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    fields = sorted(dataclasses.fields(config), key=lambda field: LAST in field.metadata)
+    return {field.name: _plain(getattr(config, field.name)) for field in fields}
 
 
 def write_config(path: Path, section: str, config: object) -> None:

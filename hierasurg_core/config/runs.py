@@ -23,20 +23,22 @@ from hierasurg_core.config.checks import (
 from hierasurg_core.config.evaluate import EvaluateConfig
 from hierasurg_core.config.generate import Dtype, Fps, GenerateConfig
 from hierasurg_core.config.label import LabelConfig
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.config.train import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.errors import UsageError
 
 
 @dataclass(frozen=True)
-class BuildDatasetConfig:
-    """One call of `build-dataset`.
+class BuildDatasetConfig(Ranks):
+    """One call of `build-dataset`; processes as in `Ranks`.
 
     Attributes:
         videos: Folder of frame folders, as `extract` makes it.
         out: Folder for the data set.
         labels: Folder with CholecT50 JSON or Cholec80 phase files; None builds without phases and triplets.
         maps: Folder with `videoNN_masks/`; None: `videos`.
-        base: Model folder with `vae/`, Hub id, or "mini" for the bundled models.
+        base: Model folder with `vae/`, Hub id, or "mini" for the bundled models; None: CogVideoX-2b, and mini
+            for the phantom's own frames.
         fps: Frames a second of the frame folders, 1 or 8.
         step: Frames between the starts of clips, whole seconds; None: one second.
         size: Rows x columns of video and maps ("480x720"); None: the VAE's own.
@@ -66,7 +68,7 @@ class BuildDatasetConfig:
     out: Path = Path("dataset")
     labels: Path | None = Path("labels")
     maps: Path | None = None
-    base: str = "THUDM/CogVideoX-2b"
+    base: str | None = None
     fps: Fps = 1
     step: int | None = None
     size: str | None = None
@@ -110,7 +112,7 @@ class BuildDatasetConfig:
             fraction("val_fraction", self.val_fraction)
             if self.train is not None or self.val is not None:
                 raise UsageError("val_fraction excludes train and val: give lists or a fraction")
-        if not self.base:
+        if self.base == "":
             raise UsageError("base is empty: give a model folder, a Hub id, or 'mini'")
         in_seeds(self.seed)
         check_device(self.device)

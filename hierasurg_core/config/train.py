@@ -16,6 +16,7 @@ from hierasurg_core.config.checks import (
     fraction,
     in_seeds,
 )
+from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.errors import UsageError
 
 Precision = Literal["bf16", "fp16", "fp32"]
@@ -27,6 +28,7 @@ Reporting = Literal["none", "tensorboard", "wandb"]
 TextCondition = Literal["labels", "vectors"]
 M2VPart = Literal["unconditional", "maps"]
 
+STUDENT_SUFFIX = "-student"
 PRESETS = Path(__file__).resolve().parent.parent / "assets" / "presets"
 
 
@@ -62,6 +64,8 @@ class TrainConfig:
             matrices with AdamW for the rest.
         offload: Keep the optimiser's moments in the machine's memory and update there.
         preview_every: Steps between previews; 0: none.
+        deterministic: Choose no kernel by timing, and let torch use algorithms without chance: the same seed
+            then gives the same bytes on one kind of GPU, at some cost in speed.
         sharding: What several processes hold: "none" gives each all weights (DDP), "full" a part of weights,
             gradients, moments and averages (FSDP2).
 
@@ -95,6 +99,7 @@ class TrainConfig:
     optimizer: Optimizer = "adamw"
     offload: bool = False
     preview_every: int = 0
+    deterministic: bool = False
     sharding: Sharding = "none"
 
     def __post_init__(self) -> None:
@@ -137,13 +142,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class TrainStageConfig(TrainConfig):
-    """What both commands add to the loop's settings.
+class TrainStageConfig(TrainConfig, Ranks):
+    """What both commands add to the loop's settings; processes as in `Ranks`.
 
     Attributes:
         dataset: What `build-dataset` made.
         out: The run's folder.
-        base: Model to start from: a folder, a Hub id, or "mini".
+        base: Model to start from: a folder, a Hub id, or "mini"; None: the finished unconditional run beside
+            `out`, which M2V may have, else CogVideoX-2b.
         fps: Frames a second that the data set must have; None: whatever it has.
         epochs: Passes over the data, in place of `steps`.
         text_condition: "labels" learns a vector for each phase and triplet, "vectors" takes given ones.
@@ -161,6 +167,7 @@ class TrainStageConfig(TrainConfig):
         distill_steps: Steps that the student takes.
         distill_substeps: Steps of the teacher in each of them.
         distill_guidance: Scale of guidance that the student takes over from the teacher, 1 is off.
+        max_restarts: How often all processes are started again after one has died.
         distill_own: Share of clips that start where the student's own steps end, not from noised truth.
 
     Raises:
@@ -169,7 +176,7 @@ class TrainStageConfig(TrainConfig):
 
     dataset: Path = Path("dataset")
     out: Path = Path("runs/s2m")
-    base: str = "THUDM/CogVideoX-2b"
+    base: str | None = None
     fps: Literal[1, 8] | None = None
     epochs: float | None = None
     text_condition: TextCondition = "labels"
@@ -183,6 +190,7 @@ class TrainStageConfig(TrainConfig):
     preview_steps: int = 20
     export: str | None = None
     distill: str | None = None
+    max_restarts: int = 0
     distill_steps: int = 4
     distill_substeps: int = 8
     distill_guidance: float = 1.0
@@ -255,3 +263,23 @@ class TrainM2VConfig(TrainStageConfig):
             raise UsageError("export needs stage maps: the unconditional model makes no pipeline")
         if self.stage == "unconditional" and self.distill is not None:
             raise UsageError("distill needs stage maps: the unconditional model is no one's student")
+
+
+def is_preset(origin: str) -> bool:
+    """Tells whether what gave a setting (see `given_settings`) is one of the package's presets."""
+    return origin != "" and Path(origin).parent == PRESETS
+
+
+def final_folder(config: TrainStageConfig) -> Path:
+    """Returns a run's folder: students and M2V's unconditional stage have their own unless one was named."""
+    if config.distill is not None and config.out == type(config)().out:
+        return config.out.with_name(config.out.name + STUDENT_SUFFIX)
+    unconditional = isinstance(config, TrainM2VConfig) and config.stage == "unconditional"
+    return (
+        unconditional_folder(config.out) if unconditional and config.out == type(config)().out else config.out
+    )
+
+
+def unconditional_folder(out: Path) -> Path:
+    """Returns where the first stage of an M2V run lies: beside it."""
+    return out.with_name(f"{out.name}-unconditional")

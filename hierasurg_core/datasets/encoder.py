@@ -6,12 +6,16 @@ same input and batch, which is what lets a build that was cut off end in the sam
 Legend: B clips, F frames, T latent frames, C latent channels, H W pixels, h w latent sides (H / 8, W / 8).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)

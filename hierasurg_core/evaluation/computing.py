@@ -122,12 +122,20 @@ def distributions(
     ddof, seed = protocol.ddof or 0, protocol.seed or 0
     subsets, size = protocol.kernel_subsets or 100, protocol.kernel_subset_size or 1000
 
-    def kernels(name: str, title: str, sets: Mapping[str, FeatureSet], kernel: str) -> None:
-        chosen = "gaussian" if kernel == "gaussian" else "cubic"
+    def kernels(name: str, title: str, sets: Mapping[str, FeatureSet], *, always: bool = False) -> None:
+        """Adds a distance with the protocol's kernel, or with the gaussian one that its name says."""
+        if protocol.kernel == "none":
+            table.leave_out(name, f"the protocol '{protocol.name}' has no kernel distance (kernel none)")
+            return
+        if always and protocol.kernel == "gaussian":
+            table.leave_out(name, f"the protocol '{protocol.name}' has this kernel for all kernel distances")
+            return
+        kernel = "gaussian" if always else protocol.kernel or "cubic"
         distances = kernel_of_roles(
-            sets, kernel=chosen, subsets=subsets, subset_size=size, seed=seed, replicates=replicates
+            sets, kernel=kernel, subsets=subsets, subset_size=size, seed=seed, replicates=replicates
         )
-        table.add_distances(name, title, distances, mini=mini, extractor=measurer.name)
+        said = f"{title} (gaussian kernel)" if kernel == "gaussian" else title
+        table.add_distances(name, said, distances, mini=mini, extractor=measurer.name)
 
     try:
         if not per_frame:
@@ -136,9 +144,9 @@ def distributions(
             title = {"mini": "FVD (mini)", "i3d": "FVD", "videomae": "FVD (VideoMAE)"}[measurer.role]
             table.add_distances(mine[0], title, distances, mini=mini, extractor=measurer.name)
             if measurer.role != "videomae":
-                kernels(mine[1], "KVD (mini)" if mini else "KVD", clip_sets, "cubic")
+                kernels(mine[1], "KVD (mini)" if mini else "KVD", clip_sets)
             if measurer.role == "i3d":
-                kernels(mine[2], "KVD (gaussian kernel)", clip_sets, "gaussian")
+                kernels(mine[2], "KVD", clip_sets, always=True)
         if all("frame" in gathered.arrays for gathered in found.values()):
             frame_sets = {role: _features(gathered, "frame") for role, gathered in found.items()}
             name = "fid" if per_frame else mine[2]
@@ -150,7 +158,7 @@ def distributions(
             if narrow and min(counts.values()) >= _SECOND_CLIPS:
                 table.add_seconds(name, by_second(frame_sets, ddof=ddof, fps=fps))
             if per_frame:
-                kernels("kid", "KID", frame_sets, "cubic")
+                kernels("kid", "KID", frame_sets)
                 _inception(found, measurer, table, replicates, seed)
     except DataError as error:
         table.leave_out(

@@ -44,7 +44,8 @@ class Protocol:
         extractor: Network, training data and layer.
         extractor_sha256: Digest of its weights.
         ddof: What the covariance's divisor lacks of N, 0 or 1.
-        kernel: Of the kernel distance; "none" where there is none.
+        kernel: Of all kernel distances (KVD, KID); "none" leaves them out. Besides, "cubic" lets I3D's KVD
+            also stand with the gaussian kernel, in a row of its own.
         kernel_subsets: Subsets it is averaged over.
         kernel_subset_size: Samples a subset.
         seed: Of every random choice.

@@ -33,7 +33,8 @@ from hierasurg_core.datasets.manifest import MANIFEST, Manifest, ShardEntry, rea
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.datasets.plan import find_videos
 from hierasurg_core.datasets.splits import TRAIN
-from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.errors import DataError
+from hierasurg_core.evaluation.checking import FORMS, expect_side
 from hierasurg_core.evaluation.recordings import Labels, Recording, Side, Unreadable
 from hierasurg_core.maps import PanopticClip, fit_maps, load_clip
 from hierasurg_core.video import fit_image, iter_video, probe_video, read_image
@@ -43,7 +44,6 @@ _VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi"}
 _MAPS_SUFFIX = "_maps"  # of the coloured maps beside a sample
 _BESIDE = (_MAPS_SUFFIX, "_overlay", "_side_by_side")  # what else lies beside a sample
 _LONGEST_FILE = 4096  # frames of a video file that counts as a clip
-_FORMS = "samples of 'generate', a data set of 'build-dataset', mp4 files, or folders of 000000.jpg, ..."
 
 
 def open_side(path: Path, split: str | None = None) -> Side:
@@ -57,12 +57,9 @@ def open_side(path: Path, split: str | None = None) -> Side:
         DataError: It is missing or empty, or the data set is damaged or its frames are gone.
         UsageError: A split was asked for, and it is no data set.
     """
-    if not path.is_dir():
-        raise DataError(f"there is no folder {path}: give {_FORMS}")
+    expect_side(path, split)
     if (path / MANIFEST).is_file():
         return _dataset(path, split)
-    if split is not None:
-        raise UsageError(f"{path} is no data set, so it has no split '{split}': leave out --split")
     videos = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _VIDEO_SUFFIXES]
     videos = [file for file in videos if not file.stem.endswith(_BESIDE)]
     if videos:
@@ -71,7 +68,7 @@ def open_side(path: Path, split: str | None = None) -> Side:
     folders = [folder for folder in folders if not folder.name.endswith("_masks")]
     if folders:
         return _frame_folders(path, folders)
-    raise DataError(f"{path} holds nothing to evaluate: give {_FORMS}")
+    raise DataError(f"{path} holds nothing to evaluate: give {FORMS}")
 
 
 def _by_name(recordings: Sequence[Recording]) -> Callable[[str], Recording | None]:
@@ -301,7 +298,7 @@ def _frames_digest(folder: FrameFolder) -> str:
 def _side(path: Path, kind: str, recordings: list[Recording], unreadable: list[Unreadable]) -> Side:
     if not recordings:
         first = f", first {unreadable[0].file}: {unreadable[0].why}" if unreadable else ""
-        raise DataError(f"nothing in {path} can be read{first}; give {_FORMS}")
+        raise DataError(f"nothing in {path} can be read{first}; give {FORMS}")
     return Side(path, kind, tuple(recordings), tuple(unreadable), (), _by_name(recordings))
 
 

@@ -21,7 +21,7 @@ from hierasurg_core.generation.memory import ClipShape, Estimate, Memory, choose
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.generation.placement import Placement, Waiting
 from hierasurg_core.models import CogVideoXStack, lay_channels_last
-from hierasurg_core.models.attention import fastest_kernel, use_kernel
+from hierasurg_core.models.attention import choose_kernel, use_kernel
 from hierasurg_core.models.backbone import (
     FirstBlockCacheConfig,
     PyramidAttentionBroadcastConfig,
@@ -116,7 +116,7 @@ def prepare(
         _place(pipeline, transformers, device, chosen, compiled)
         for name, model in transformers.items():
             heads, head_dim = model.config["num_attention_heads"], model.config["attention_head_dim"]
-            kernel = fastest_kernel(tokens[name], heads, head_dim, model.dtype, device)
+            kernel = choose_kernel(tokens[name], heads, head_dim, model.dtype, device)
             use_kernel(model, kernel)
             notes.append(f"{name.upper()}: {kernel or 'default'} attention over {tokens[name]} tokens")
         if compiled:

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.solvers import Solver
+from hierasurg_core.generation.timeline import UNKNOWN
 from hierasurg_core.models import CogVideoXStack
+from hierasurg_core.models.conditioning import expect_ids
 from hierasurg_core.models.text_vectors import TextVectors, takes_text_vectors
-
-UNKNOWN = -1  # a phase or triplet that is not given
+from hierasurg_core.taxonomy import PHASES, TRIPLETS
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Sampling:
             handed to the device.
         solver: One of `solvers.SOLVERS`; None: the stage's own.
         maps_guidance: The scale of S2M alone; None: as `guidance`.
+
+    Raises:
+        UsageError: A phase or triplet does not exist, or there is no second that one is said of.
     """
 
     steps: int | None
@@ -48,6 +52,17 @@ class Sampling:
     on_stage: Callable[[str], None] = lambda stage: None
     solver: Solver | None = None
     maps_guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ids."""
+        for name, ids, count in (
+            ("phase", self.phase, len(PHASES)),
+            ("triplet", self.triplet, len(TRIPLETS)),
+        ):
+            given = ids if isinstance(ids, Sequence) else [ids]
+            if not given:
+                raise UsageError(f"{name} is empty: give an id, one for each second, or -1 for none")
+            expect_ids(name, given, count)
 
 
 def words_of(

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.errors import UsageError
+from hierasurg_core.generation.entities import list_entities
 from hierasurg_core.maps import PanopticClip
 
 VERBS = ("move", "remove", "keep")
@@ -147,9 +148,11 @@ def _parse(text: str) -> Edit:
 
 
 def _entities(edit: Edit, maps: PanopticClip, names: Mapping[int, str]) -> tuple[int, ...]:
-    """Returns the ids that an edit means."""
+    """Return the ids that an edit means; a name means all entities of that name."""
     chosen: list[int] = []
-    by_name = {name.replace("_", " ").lower(): id_ for id_, name in names.items()}
+    by_name: dict[str, list[int]] = {}
+    for id_, name in names.items():
+        by_name.setdefault(name.replace("_", " ").lower(), []).append(id_)
     for who in edit.who:
         if who.isdecimal():
             if int(who) >= maps.num_entities:
@@ -163,16 +166,15 @@ def _entities(edit: Edit, maps: PanopticClip, names: Mapping[int, str]) -> tuple
             near = difflib.get_close_matches(who.lower(), by_name, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise UsageError(f"edit {edit.text!r}: no entity is called '{who}'; {hint}{_known(maps, names)}")
-        chosen.append(found)
+        chosen += found
     return tuple(chosen)
 
 
 def _known(maps: PanopticClip, names: Mapping[int, str]) -> str:
     if not maps.num_entities:
         return "these maps have no entities"
-    if names:
-        return "entities are " + ", ".join(f"{id_} {name}" for id_, name in sorted(names.items()))
-    return f"entities are 0 to {maps.num_entities - 1}, and these have no names"
+    known = f"entities are {list_entities(maps, names)}"
+    return known if names else f"these have no names; {known}"
 
 
 def _shift(edit: Edit, second: int, seconds: int) -> tuple[int, int]:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.datasets.dataset import LatentDataset
 from hierasurg_core.datasets.frames import numbered_images
-from hierasurg_core.datasets.manifest import read_dataset_manifest
+from hierasurg_core.datasets.manifest import Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.datasets.plan import find_videos
 from hierasurg_core.errors import DataError, UsageError
@@ -71,6 +70,33 @@ class DatasetClip:
         )
 
 
+def expect_dataset(config: GenerateConfig, folder: Path, fps: int) -> tuple[Manifest, list[ShardEntry]]:
+    """Check what a data set's manifest says, without torch.
+
+    Args:
+        config: Its `split` chooses.
+        folder: What `build-dataset` made.
+        fps: Frames a second of the run.
+
+    Returns:
+        The manifest, and its shards of the split.
+
+    Raises:
+        UsageError: The data set is of another rate.
+        DataError: It is no data set, or the split is empty.
+    """
+    manifest = read_dataset_manifest(folder)
+    if manifest.form.fps != fps:
+        raise UsageError(
+            f"{folder} has {manifest.form.fps} frames a second, but this run makes {fps}: give a model and "
+            f"--fps of {manifest.form.fps}"
+        )
+    entries = [entry for entry in manifest.shards if entry.split == config.split]
+    if not sum(entry.clips for entry in entries):
+        raise DataError(f"{folder} has no clip in its split '{config.split}': choose the other --split")
+    return manifest, entries
+
+
 def clips_of_dataset(
     config: GenerateConfig, folder: Path, seconds: int, fps: int, progress: Progress
 ) -> tuple[DatasetClip, ...]:
@@ -87,15 +113,9 @@ def clips_of_dataset(
         UsageError: The data set is of another rate.
         DataError: It is no data set, the split is empty, or frames or maps are gone.
     """
-    manifest = read_dataset_manifest(folder)
-    if manifest.form.fps != fps:
-        raise UsageError(
-            f"{folder} has {manifest.form.fps} frames a second, but this run makes {fps}: give a model and "
-            f"--fps of {manifest.form.fps}"
-        )
-    entries = [entry for entry in manifest.shards if entry.split == config.split]
-    if not sum(entry.clips for entry in entries):
-        raise DataError(f"{folder} has no clip in its split '{config.split}': choose the other --split")
+    manifest, entries = expect_dataset(config, folder, fps)
+    from hierasurg_core.datasets.dataset import LatentDataset  # loads torch
+
     clips = LatentDataset(manifest, entries)  # of an index too: only its labels are read
     chosen = list(range(len(clips)))
     if not config.true_maps and manifest.contents == "latents":

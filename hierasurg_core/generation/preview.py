@@ -3,8 +3,8 @@
 Owns the layout. It draws with Pillow's built-in font and knows no files.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,12 @@ from hierasurg_core.maps import (
     palette_levels,
     palette_rgb_N3,
 )
+from hierasurg_core.maps.legend import draw_legend
 
 _COLUMNS = 8
 _WIDTH = 192  # pixels of a picture on the sheet
 _GAP = 4
 _CAPTION = 20
-_SWATCH = 10  # side of a colour in the legend
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 
 
@@ -35,17 +35,17 @@ class Strip:
         caption: A line above it.
         frames_FHWC: uint8 RGB.
         maps: One a second.
+        names: What entities of the maps are called, where that is known.
     """
 
     caption: str
     frames_FHWC: NDArray[np.uint8]
     maps: PanopticClip
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def contact_sheet(strips: Sequence[Strip]) -> NDArray[np.uint8]:
-    """Draws samples below each other: a caption, frames spread over the clip, and the maps of these moments.
-
-    The legend says which colour of the maps has which id; it stands beside the caption, or below it.
+    """Draw samples below each other: a caption, frames spread over the clip, their maps, and a legend.
 
     Returns:
         uint8 (H, W, 3).
@@ -85,46 +85,24 @@ def _draw(strip: Strip) -> NDArray[np.uint8]:
     height, width = strip.frames_FHWC.shape[1:3]
     cell = (_WIDTH, max(1, round(_WIDTH * height / width)))
     pitch = (cell[0] + _GAP, cell[1] + _GAP)
-    width = count * pitch[0] + _GAP
-    font = ImageFont.load_default(13)
-    names = [(_id_name(strip.maps, level), paint(np.array(level, np.uint8))) for level in strip.maps.levels]
-    widths = [_SWATCH + 2 * _GAP + round(font.getlength(name)) + 2 * _GAP for name, _ in names]
-    beside = round(font.getlength(strip.caption)) + 6 * _GAP + sum(widths) <= width
-    lines = _lines(widths, width - 2 * _GAP)
-    top = _CAPTION if beside else _CAPTION * (1 + len(lines))
-    sheet = Image.new("RGB", (width, top + 2 * pitch[1] + _GAP), _PAPER)
-    drawing = ImageDraw.Draw(sheet)
-    drawing.text((_GAP, _GAP), strip.caption, _INK, font)
-    for row, line in enumerate([range(len(names))] if beside else lines):
-        x, y = (width - sum(widths), _GAP) if beside else (_GAP, _CAPTION * (1 + row) + _GAP)
-        for index in line:
-            name, rgb_3 = names[index]
-            swatch = (x, y + 2, x + _SWATCH, y + 2 + _SWATCH)
-            drawing.rectangle(swatch, fill=tuple(map(int, rgb_3)), outline=_INK)
-            drawing.text((x + _SWATCH + _GAP, y), name, _INK, font)
-            x += widths[index]
+    sheet = Image.new("RGB", (count * pitch[0] + _GAP, _CAPTION + 2 * pitch[1] + _GAP), _PAPER)
+    ImageDraw.Draw(sheet).text((_GAP, _GAP), strip.caption, _INK, ImageFont.load_default(13))
     rows = ((strip.frames_FHWC, Image.Resampling.BICUBIC), (maps_FHWC, Image.Resampling.NEAREST))
     for row, (pictures_FHWC, method) in enumerate(rows):
         chosen = np.linspace(0, len(pictures_FHWC) - 1, count).round().astype(int)
         for column, picture_HWC in enumerate(pictures_FHWC[chosen]):
-            place = (_GAP + column * pitch[0], top + _GAP + row * pitch[1])
+            place = (_GAP + column * pitch[0], _CAPTION + _GAP + row * pitch[1])
             sheet.paste(Image.fromarray(picture_HWC).resize(cell, method), place)
-    return np.array(sheet)
+    shown = np.unique(strip.maps.map_FHW)
+    colours_N3 = paint(shown.reshape(1, 1, -1)).reshape(-1, 3)
+    entries = [
+        (colour.tolist(), _called(int(id_), strip)) for id_, colour in zip(shown, colours_N3, strict=True)
+    ]
+    return np.concatenate([np.array(sheet), draw_legend(entries, sheet.width)])
 
 
-def _id_name(maps: PanopticClip, level: int) -> str:
-    """Returns an id as the legend has it: the number that `--edit` takes, or what the ground is."""
-    return {maps.num_entities: "background", maps.max_id: "black border"}.get(level, str(level))
-
-
-def _lines(widths: Sequence[int], most: int) -> list[list[int]]:
-    """Breaks entries of these widths into lines of at most so many pixels."""
-    lines: list[list[int]] = [[]]
-    left = most
-    for index, width in enumerate(widths):
-        if width > left and lines[-1]:
-            lines.append([])
-            left = most
-        lines[-1].append(index)
-        left -= width
-    return lines
+def _called(id_: int, strip: Strip) -> str:
+    """Return id and name: "3 liver"."""
+    ground = {strip.maps.num_entities: "background", strip.maps.max_id: "black border"}
+    name = strip.names.get(id_) or ground.get(id_)
+    return f"{id_}" if name is None else f"{id_} {name}"

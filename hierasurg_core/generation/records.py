@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import hierasurg_core
 from hierasurg_core.artifacts import read_json
@@ -30,6 +31,7 @@ from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import DataError
 from hierasurg_core.generation.outputs import output_paths
 from hierasurg_core.generation.sources import ModelPlan
+from hierasurg_core.models.attention import chosen_by, kernel_in_use
 
 CLIP_SECONDS = {fps: frames // fps for fps, frames in CLIP_FRAMES.items()}
 _SCHEMA = 1
@@ -82,6 +84,7 @@ class Run:
         fps: Frames a second.
         device: Where it is computed.
         dtype: In which numbers.
+        kernels: Attention kernel of each stage, once the models are loaded.
     """
 
     config: GenerateConfig
@@ -90,6 +93,21 @@ class Run:
     fps: int
     device: torch.device
     dtype: torch.dtype
+    kernels: dict[str, str] = field(default_factory=dict)
+
+    def remember_kernels(self, models: Mapping[str, nn.Module | None]) -> None:
+        """Notes which attention kernels the loaded models use."""
+        self.kernels.update(
+            {name: kernel_in_use(model) for name, model in models.items() if model is not None}
+        )
+
+    def computing(self) -> dict[str, Any]:
+        """Returns what on a GPU decides about the last bits besides seed and versions, for JSON."""
+        return {
+            "attention": dict(self.kernels),
+            "chosen_by": {name: chosen_by(kernel) for name, kernel in self.kernels.items()},
+            "deterministic": self.config.deterministic,
+        }
 
     def sampling_of(self, stage: str) -> StageSampling:
         """Returns how "s2m" or "m2v" is sampled."""
@@ -150,6 +168,7 @@ class Run:
             "schema": _SCHEMA,
             "model": parts,
             "sampling": {**self.sampling(num_frames), "device": self.device.type},
+            **({"deterministic": True} if self.config.deterministic else {}),
             "outputs": sorted(output_paths(self.config, "")),
             "versions": versions(),
         }
@@ -212,6 +231,7 @@ def describe_sample(
         "seed": seed,
         **told,
         "sampling": run.sampling(num_frames),
+        "computing": run.computing(),
         "model": run.model,
         "config": to_dict(run.config),
         "versions": versions(),

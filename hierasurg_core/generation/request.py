@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError
-from hierasurg_core.generation.conditions import UNKNOWN
 from hierasurg_core.generation.limits import expect_levels
 from hierasurg_core.generation.scenes import Scene, load_scenes, matching_scenes, scene_of_maps
-from hierasurg_core.generation.timeline import parse_triplets
+from hierasurg_core.generation.timeline import UNKNOWN, parse_triplets
+from hierasurg_core.labeling.sam_weights import expect_segmenter
 from hierasurg_core.maps import (
     MAX_LEVELS,
     PanopticClip,
@@ -30,11 +30,11 @@ from hierasurg_core.maps import (
     map_num_entities,
     with_room,
 )
-from hierasurg_core.runtime import resolve_device
 from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet, parse_phase
 from hierasurg_core.video import read_image
 
 SMALLEST_SIDE = 64  # pixels
+_WITHOUT_SAM = "give the frame's map as --map, or use the bundled --sam mini, which knows the phantom only"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Start:
         source: Where photograph and maps come from, for the sample's JSON.
         notes: What was chosen for the user.
         names: What entities of the maps are called, where that is known.
+        unmapped: The photograph has no map yet; `first_map` is all background until `first_maps` makes it.
     """
 
     photo_HWC: NDArray[np.uint8]
@@ -60,6 +61,7 @@ class Start:
     source: dict[str, Any]
     notes: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    unmapped: bool = False
 
     def describe_phase(self) -> dict[str, Any] | None:
         """Returns id and name of the phase, for JSON; None where it is not known."""
@@ -96,7 +98,8 @@ def describe_ids(ids: int | Sequence[int], names: Sequence[str]) -> dict[str, An
 def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[Start, ...]:
     """Reads what the run's samples start from; sample i takes number i modulo how many there are.
 
-    Scenes of the gallery take turns by seed, where several show equally much of what is asked for.
+    Scenes of the gallery take turns by seed, where several show equally much of what is asked for. A
+    photograph without a map comes back `unmapped`; torch is not loaded.
 
     Args:
         config: What was asked for.
@@ -105,6 +108,7 @@ def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[St
 
     Raises:
         UsageError: An unknown phase or triplet, or a photograph or maps without what belongs to them.
+        WeightsError: The SAM 2 that a photograph needs is not to be had.
         DataError: A picture or maps that are damaged, too small, too few, or of different sizes.
     """
     phase = None if config.phase is None else parse_phase(config.phase)
@@ -117,12 +121,16 @@ def read_starts(config: GenerateConfig, seconds: int, gallery: Path) -> tuple[St
         found, missing = matching_scenes(load_scenes(gallery), phase, _first_of(triplet))
         turns = range(config.seed, config.seed + min(config.num, len(found)))
         starts = [_start_of_scene(found[turn % len(found)], missing, phase, triplet) for turn in turns]
-    return tuple(_with_newcomers(start, config.newcomers) for start in starts)
+    return tuple(with_newcomers(start, config.newcomers) for start in starts)
 
 
-def _with_newcomers(start: Start, count: int) -> Start:
-    """Keeps ids free in the first map, which S2M has colours for."""
-    if not count:
+def with_newcomers(start: Start, count: int) -> Start:
+    """Keep ids free in the first map, which S2M has colours for; a start without a map stays as it is.
+
+    Raises:
+        UsageError: S2M's palette has too few colours for so many.
+    """
+    if not count or start.unmapped:
         return start
     entities, most = start.first_map.num_entities, MAX_LEVELS - 2
     if entities + count > most:
@@ -170,11 +178,8 @@ def _start_of_photo(
         first_map = PanopticClip(map_HW[None], map_num_entities(config.map))
         source["map"] = _named(config.map)
     else:
-        from hierasurg_core.labeling.single import map_of_image  # loads sam2, which nothing else here needs
-
-        first_map = map_of_image(photo_HWC, config.sam, device=resolve_device(config.device))
-        source["map"] = {"made_by": f"SAM 2 {config.sam}"}
-        notes.append(f"map: made of the frame by SAM 2 {config.sam}, {first_map.num_entities} entities")
+        expect_segmenter(config.sam, None, None, instead=_WITHOUT_SAM)
+        first_map = PanopticClip(np.zeros((1, *photo_HWC.shape[:2]), np.uint8), 0)
     expect_levels(first_map)
     return Start(
         photo_HWC=photo_HWC,
@@ -184,6 +189,7 @@ def _start_of_photo(
         triplet=UNKNOWN if triplet is None else triplet,
         source=source,
         notes=tuple(notes),
+        unmapped=config.map is None,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.edits import expect_possible, parse_edits
 from hierasurg_core.generation.entries import Entry, read_entries
 from hierasurg_core.generation.from_dataset import clips_of_dataset
@@ -35,44 +35,74 @@ class Job:
         seed: Of its noise.
         read: Reads what it starts from.
         source: The clip of a data set that it shall resemble, for its JSON; None elsewhere.
+        unmapped: It starts from a photograph whose map is still to be made (see `first_maps`).
     """
 
     name: str
     seed: int
     read: Callable[[], Start]
     source: dict[str, Any] | None = None
+    unmapped: bool = False
 
 
 def plan_jobs(
     config: GenerateConfig, seconds: int, fps: int, gallery: Path, progress: Progress
 ) -> tuple[Job, ...]:
-    """Returns the samples of a run; all that they start from has been read once and found good.
+    """Return the samples of a run; all that they start from has been read once and found good.
 
     Args:
-        config: What was asked for.
+        config: What was asked for. The clips of a data set load torch, other samples do not.
         seconds: Maps of a clip.
         fps: Frames a second.
         gallery: Folder of the scenes.
         progress: Is told of the checks where they take time.
 
     Raises:
-        UsageError: As `read_starts`; for a file of requests the message names the line.
+        UsageError: As `read_starts`, or an edit of what a start does not have; for a file of requests the
+            message names the line.
         DataError: Likewise.
     """
     if config.requests is not None:
-        jobs = _jobs_of_file(config, config.requests, seconds, gallery)
-    elif config.from_dataset is not None:
-        clips = clips_of_dataset(config, config.from_dataset, seconds, fps, progress)
-        jobs = [Job(clip.name, config.seed + clip.number, clip.read, clip.source) for clip in clips]
-        _check(jobs[0], config, seconds)
-    else:
-        starts = read_starts(config, seconds, gallery)
-        jobs = [
-            Job(f"{index:04d}", config.seed + index, _Given(starts[index % len(starts)]))
-            for index in range(config.num)
-        ]
-        _check(jobs[0], config, seconds)
-    return tuple(jobs)
+        return tuple(_jobs_of_file(config, config.requests, seconds, gallery))
+    if config.from_dataset is not None:
+        return plan_dataset_jobs(config, seconds, fps, progress)
+    starts = read_starts(config, seconds, gallery)
+    for start in starts:
+        expect_edits(start, config, seconds)
+    chosen = [starts[index % len(starts)] for index in range(config.num)]
+    return tuple(
+        Job(f"{index:04d}", config.seed + index, _Given(start), unmapped=start.unmapped)
+        for index, start in enumerate(chosen)
+    )
+
+
+def plan_dataset_jobs(config: GenerateConfig, seconds: int, fps: int, progress: Progress) -> tuple[Job, ...]:
+    """Return a data set's clips as samples; with edits each clip's maps have been held to them.
+
+    Args:
+        config: What was asked for, of a data set.
+        seconds: Maps of a clip.
+        fps: Frames a second.
+        progress: Is told what was left out, and of the checks where they take time.
+
+    Raises:
+        UsageError: The data set has another rate, or an edit names what a clip does not have.
+        DataError: It is no data set, or its frames or maps are gone or damaged.
+    """
+    assert config.from_dataset is not None
+    clips = clips_of_dataset(config, config.from_dataset, seconds, fps, progress)
+    jobs = tuple(Job(clip.name, config.seed + clip.number, clip.read, clip.source) for clip in clips)
+    checked = jobs if config.edit is not None else jobs[:1]
+    if config.edit is not None:
+        progress.start("hold edits to clips", len(checked), "clips")
+    for job in checked:
+        try:
+            expect_edits(job.read(), config, seconds)
+        except UsageError as error:
+            raise UsageError(f"{job.name}: {error}") from error
+        if config.edit is not None:
+            progress.advance()
+    return jobs
 
 
 def _jobs_of_file(config: GenerateConfig, file: Path, seconds: int, gallery: Path) -> list[Job]:
@@ -87,14 +117,17 @@ def _jobs_of_file(config: GenerateConfig, file: Path, seconds: int, gallery: Pat
         if name in lines:
             raise entry.error(f"name {name!r} is that of line {lines[name]} already")
         lines[name] = entry.line
-        job = Job(name, wanted.seed, _Reader(wanted, seconds, gallery))
+        reader = _Reader(wanted, seconds, gallery)
         try:
-            _check(job, config, seconds)
+            start = reader()
+            expect_edits(start, config, seconds)
         except UsageError as error:
             raise entry.error(str(error)) from error
         except DataError as error:
             raise DataError(f"{file}, line {entry.line}: {error}") from error
-        jobs.append(job)
+        except WeightsError as error:
+            raise WeightsError(f"{file}, line {entry.line}: {error}") from error
+        jobs.append(Job(name, wanted.seed, reader, unmapped=start.unmapped))
     return jobs
 
 
@@ -139,8 +172,16 @@ def _config_of(entry: Entry, index: int, config: GenerateConfig) -> GenerateConf
         raise entry.error(str(error)) from error
 
 
-def _check(job: Job, config: GenerateConfig, seconds: int) -> None:
-    """Reads what a job starts from, and holds the edits to it."""
-    start = job.read()
-    if config.edit is not None:
+def expect_edits(start: Start, config: GenerateConfig, seconds: int) -> None:
+    """Refuse edits of entities that a start does not have; nothing where its map is still to be made.
+
+    Raises:
+        UsageError: The message names the edit, and the scene where the start is one.
+    """
+    if config.edit is None or start.unmapped:
+        return
+    try:
         expect_possible(parse_edits(config.edit), start.maps or start.first_map, seconds, start.names)
+    except UsageError as error:
+        scene = start.source.get("scene")
+        raise (error if scene is None else UsageError(f"scene {scene}: {error}")) from error

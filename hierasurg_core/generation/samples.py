@@ -11,7 +11,7 @@ leaves nothing, not even the folder.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import hierasurg_core
 from hierasurg_core import runtime
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder, read_json
 from hierasurg_core.config import GenerateConfig, write_config
@@ -28,23 +27,26 @@ from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import ResourceError
 from hierasurg_core.generation.acceleration import Speed, prepare
 from hierasurg_core.generation.batching import largest_batch
+from hierasurg_core.generation.first_maps import with_first_maps
+from hierasurg_core.generation.listing import list_starts
 from hierasurg_core.generation.making import Order, job_identity, make_samples
 from hierasurg_core.generation.memory import ClipShape
 from hierasurg_core.generation.outputs import output_paths
 from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
+from hierasurg_core.generation.planning import ASSETS, Planned
+from hierasurg_core.generation.planning import plan as make_plan
 from hierasurg_core.generation.preview import Strip, contact_sheet
 from hierasurg_core.generation.records import CLIP_SECONDS, Run, Sample, as_sample, seconds_if_made
 from hierasurg_core.generation.request import Start
-from hierasurg_core.generation.requests import Job, plan_jobs
+from hierasurg_core.generation.requests import Job
 from hierasurg_core.generation.sources import plan_models
-from hierasurg_core.generation.storyboard import Story, plan_stories
+from hierasurg_core.generation.storyboard import Story
 from hierasurg_core.generation.telling import story_identity, tell
 from hierasurg_core.maps import PanopticClip, load_clip
 from hierasurg_core.progress import Progress
 from hierasurg_core.video import iter_video, write_png
 
-ASSETS = Path(hierasurg_core.__file__).parent / "assets"
 CONFIG_FILE = "generate.yaml"
 SHEET_FILE = "contact_sheet.png"
 ORDER_LOST = (
@@ -83,7 +85,12 @@ class GenerateResult:
 
 
 def generate(
-    config: GenerateConfig, progress: Progress, *, assets: Path = ASSETS, working: Path | None = None
+    config: GenerateConfig,
+    progress: Progress,
+    *,
+    assets: Path = ASSETS,
+    working: Path | None = None,
+    planned: Planned | None = None,
 ) -> GenerateResult:
     """Makes samples: a start, maps by S2M (or given ones), edits, video by M2V; or stories of many clips.
 
@@ -95,6 +102,7 @@ def generate(
         progress: Is told the stages and what was chosen.
         assets: Folder with `mini/` and `scenes/`.
         working: Folder in which `runs/` is looked for; None is the current one.
+        planned: What `planning.plan` returned for this call; None: it is made here.
 
     Raises:
         UsageError: Wrong words, options that exclude each other, or a rate the model does not make.
@@ -103,17 +111,13 @@ def generate(
         ResourceError: The folder cannot be written, the disk or memory is too small, or no such device.
     """
     began = time.monotonic()
-    plan = plan_models(config, assets, working or Path())
+    planned = make_plan(config, progress, assets=assets, working=working) if planned is None else planned
+    plan = plan_models(config, assets, working or Path(), planned.choice)
     fps = plan.rate(config.fps)
     frame_bytes = plan.m2v.size_hw[0] * plan.m2v.size_hw[1] * len(output_paths(config, ""))
-    check_free_space(config.out, config.num * CLIP_FRAMES[fps] * frame_bytes, f"{config.num} samples")
-    work: Sequence[Job | Story]
-    if config.is_story:
-        work = plan_stories(config, CLIP_SECONDS[fps], fps, assets / "scenes")
-    else:
-        work = plan_jobs(config, CLIP_SECONDS[fps], fps, assets / "scenes", progress)
+    work = planned.all_work(config, progress)
     before = {unit.name: _changed(config, unit.name) for unit in work}
-    with runtime.process_group(config.device) as device:
+    with runtime.deterministic(config.deterministic), runtime.process_group(config.device) as device:
         run = Run(
             config=config,
             plan=plan,
@@ -125,6 +129,10 @@ def generate(
         notes = [f"models: {plan.name}", *plan.notes]
         for note in notes:
             progress.note(note)
+        work = with_first_maps(work, config, CLIP_SECONDS[fps], device, progress)
+        if config.edit is not None:
+            for listed in list_starts(work).starts:
+                progress.note(f"--edit can name, in {listed}")
         with _output_folder(config.out), _memory_errors(device):
             check_free_space(config.out, frame_bytes * _frames_needed(work, fps), f"{len(work)} samples")
             for note in _make_all(run, work, device, progress):
@@ -134,7 +142,7 @@ def generate(
             sheet = config.out / SHEET_FILE if config.contact_sheet else None
             if runtime.rank() == 0:
                 if sheet is not None:
-                    write_png(sheet, contact_sheet([strip for s in samples for strip in _strips(s, fps)]))
+                    write_png(sheet, contact_sheet(_all_strips(samples, work, fps)))
                 write_config(config.out / CONFIG_FILE, "generate", config)
     return GenerateResult(samples, plan.name, time.monotonic() - began, tuple(notes), sheet)
 
@@ -214,6 +222,7 @@ def _load(
             sum(not clip.known for clip in unit.clips) > 1 for unit in work if isinstance(unit, Story)
         )
     notes = prepare(pipeline, device, many, speed, calls=calls // batch, several=several)
+    run.remember_kernels({"s2m": pipeline.s2m, "m2v": pipeline.m2v})
     for note in notes:
         progress.note(note)
     return pipeline, batch, notes
@@ -233,7 +242,28 @@ def _finished(config: GenerateConfig, unit: Job | Story, before: int | None) -> 
     )
 
 
-def _strips(sample: Sample, fps: int) -> list[Strip]:
+def _all_strips(samples: Sequence[Sample], work: Sequence[Job | Story], fps: int) -> list[Strip]:
+    return [
+        strip
+        for sample, unit in zip(samples, work, strict=True)
+        for strip in _strips(sample, fps, _names_by_segment(unit))
+    ]
+
+
+def _names_by_segment(unit: Job | Story) -> list[Mapping[int, str]]:
+    """Return what entities are called in each segment of a story, or in the one clip of a sample.
+
+    A segment that goes on from the one before has its entities.
+    """
+    if isinstance(unit, Job):
+        return [unit.read().names]
+    names: list[Mapping[int, str]] = []
+    for segment in unit.segments:
+        names.append(names[-1] if segment.start is None else segment.start.names)
+    return names
+
+
+def _strips(sample: Sample, fps: int, names: Sequence[Mapping[int, str]]) -> list[Strip]:
     """Reads a sample for the contact sheet; a story has a strip for each segment."""
     said = read_json(sample.record)
     maps = load_clip(sample.maps)
@@ -241,13 +271,14 @@ def _strips(sample: Sample, fps: int) -> list[Strip]:
     strips: list[Strip] = []
     frames = iter_video(sample.video)
     second = 0
-    for segment in segments:
+    for segment, called in zip(segments, names, strict=True):
         words = [_name_of(segment[kind], f"no {kind}") for kind in ("phase", "triplet")]
         frames_FHWC = np.stack(list(islice(frames, segment["seconds"] * fps)))
         end = second + segment["seconds"]
         at = f"{second} to {end} s" if "story" in said else f"seed {sample.seed}"
         caption = "   ".join([sample.record.stem, *words, at])
-        strips.append(Strip(caption, frames_FHWC, PanopticClip(maps.map_FHW[second:end], maps.num_entities)))
+        shown = PanopticClip(maps.map_FHW[second:end], maps.num_entities)
+        strips.append(Strip(caption, frames_FHWC, shown, called))
         second = end
     return strips
 

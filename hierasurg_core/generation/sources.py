@@ -1,8 +1,7 @@
-"""Where the models of a run come from, and what their configs say, before any weight is read.
+"""What the models of a run are, by their configs, before any weight is read.
 
-Owns the choice between `--model`, `--s2m`, `--m2v`, the runs of the working folder and the bundled mini
-models, and tells which it was. It refuses folders that lack a part, parts of the wrong kind, and parts that
-do not belong together; weights are read by `ModelPlan.load` only.
+Owns the check of the folders that `model_choice` found. It refuses folders that lack a part, parts of the
+wrong kind, and parts that do not belong together; weights are read by `ModelPlan.load` only.
 """
 
 import dataclasses
@@ -13,30 +12,37 @@ from typing import Any
 
 import torch
 
-from hierasurg_core.artifacts import read_json, sha256_file
+from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.config.sampling import StageSampling, as_index, own_sampling
 from hierasurg_core.errors import DataError, UsageError, WeightsError
-from hierasurg_core.generation.folders import part_folder
 from hierasurg_core.generation.limits import check_size
+from hierasurg_core.generation.model_choice import (
+    MINI,
+    ModelChoice,
+    base_part,
+    choose_models,
+    rate_of,
+    rates_of,
+    read_config,
+)
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.models import (
     M2VTransformer3DModel,
     S2MTransformer3DModel,
-    find_transformer,
     load_scheduler,
     load_transformer,
     load_vae,
 )
 from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
 from hierasurg_core.models.defaults import SAMPLING, read_pipeline_sampling, read_sampling
+from hierasurg_core.models.files import find_beside
 from hierasurg_core.models.hub import local_folder
-from hierasurg_core.models.loading import find_beside, tensor_shapes
+from hierasurg_core.models.loading import tensor_shapes
+from hierasurg_core.models.lora import undated
 from hierasurg_core.models.text_vectors import find_text_vectors, load_text_vectors
 from hierasurg_core.progress import Progress
 
-RATES = (1, 8)  # frames a second
-MINI = "the bundled mini models"
 _PUBLIC_S2M_SIZE_HW = (256, 384)  # what it is used at; its config repeats the base model's 480x720
 _TRAINING_STEPS = 1000
 _TEXT_WIDTH = 768  # of SurgVLP's vectors
@@ -99,13 +105,7 @@ class ModelPlan:
         Raises:
             UsageError: The model does not make the rate asked for.
         """
-        rates = self.m2v.rates
-        if asked is not None and asked not in rates:
-            allowed = " or ".join(map(str, rates))
-            raise UsageError(
-                f"--fps {asked} is not possible: the model {self.m2v.folder} makes {allowed} fps"
-            )
-        return asked or rates[0]
+        return rate_of(self.m2v.rates, asked, self.m2v.folder)
 
     def load(self, device: torch.device, dtype: torch.dtype, progress: Progress) -> HieraSurgPipeline:
         """Reads the weights.
@@ -158,7 +158,9 @@ class ModelPlan:
         return {name: s.text_vectors for name, s in stages.items() if s is not None and s.text_vectors}
 
 
-def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPlan:
+def plan_models(
+    config: GenerateConfig, assets: Path, working: Path, choice: ModelChoice | None = None
+) -> ModelPlan:
     """Chooses and checks the models of a run.
 
     Without `model`, `s2m` and `m2v`: `runs/s2m` and `runs/m2v` of the working folder where both are
@@ -169,6 +171,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         config: What was asked for.
         assets: Folder of the package with `mini/`.
         working: Folder in which `runs/` is looked for.
+        choice: What `choose_models` found, where it has looked already.
 
     Raises:
         UsageError: Both `maps` and `s2m`, more steps than the scheduler has, or text vectors that are missing
@@ -176,33 +179,25 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         DataError: The text vectors are damaged, or of another width than the model's.
         WeightsError: A folder is missing, lacks a part, or has one of the wrong kind.
     """
-    if config.maps is not None and config.s2m is not None:
-        raise UsageError("maps and s2m exclude each other: given maps take the place of S2M")
-    wanted = ("m2v",) if config.maps is not None else ("s2m", "m2v")
-    notes: list[str] = []
-    replaced = {name: path for name, path in _replacements(config, working, notes).items() if name in wanted}
-    base = assets / "mini" if config.model is None else local_folder(config.model)
-    base_name = MINI if config.model is None else config.model
-    stages = {
-        name: _stage(find_transformer(replaced[name]) if name in replaced else _base_part(base, name), name)
-        for name in wanted
-    }
+    choice = choose_models(config, assets, working) if choice is None else choice
+    base, replaced, notes = choice.base, choice.replaced, list(choice.notes)
+    stages = {name: _stage(folder, name) for name, folder in choice.stages.items()}
     stages = _with_text_vectors(stages, config.text_vectors, notes)
-    whole = len(replaced) == len(wanted)
+    notes += [note for stage in stages.values() if (note := undated(stage.folder)) is not None]
     vae, scheduler = (
-        _shared_part(name, list(stages.values()), base, config.model is None, whole, notes)
+        _shared_part(name, list(stages.values()), base, choice.is_mini, choice.whole, notes)
         for name in ("vae", "scheduler")
     )
     for name, stage in stages.items():
         _expect_channels(stage, name, vae)
 
-    defaults = {} if whole else read_pipeline_sampling(base)
+    defaults = {} if choice.whole else read_pipeline_sampling(base)
     for name in replaced:
         beside = find_beside(stages[name].folder, SAMPLING)
         said = {} if beside is None else read_sampling(beside.parent)
         defaults.update({name: said[name]} if name in said else {})
     longest = int(
-        _read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
+        read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
     )
     own = {
         name: own_sampling(defaults, name, stage.distilled_steps, on_ids=stage.num_numbers is not None)
@@ -216,7 +211,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         if stage.distilled_steps is not None and (asked := _beside_student(config, stage.distilled_steps))
     ]
     return ModelPlan(
-        name=_name(None if whole else base_name, replaced),
+        name=choice.name,
         s2m=stages.get("s2m"),
         m2v=stages["m2v"],
         vae=vae,
@@ -226,24 +221,6 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
     )
 
 
-def _replacements(config: GenerateConfig, working: Path, notes: list[str]) -> dict[str, Path]:
-    """Returns the transformers that do not come from the pipeline folder, by stage."""
-    given = {"s2m": config.s2m, "m2v": config.m2v}
-    replaced = {name: local_folder(text) for name, text in given.items() if text is not None}
-    if config.model is not None or replaced:
-        return replaced
-    runs = {name: working / "runs" / name for name in given}
-    finished = {name: _is_finished(run) for name, run in runs.items()}
-    if all(finished.values()):
-        return runs
-    for name, run in runs.items():
-        if run.is_dir() and not finished[name]:
-            notes.append(f"{run} holds no finished model and is not used")
-        elif finished[name]:
-            notes.append(f"{run} is not used alone; add --{name} {run} to use it with the mini models")
-    return {}
-
-
 def _beside_student(config: GenerateConfig, own_steps: int) -> str | None:
     """Returns what was asked for that a student was not made for, in words."""
     asked = [] if config.steps in (None, own_steps) else [f"--steps {config.steps}"]
@@ -251,28 +228,12 @@ def _beside_student(config: GenerateConfig, own_steps: int) -> str | None:
     return " with ".join(asked) or None
 
 
-def _is_finished(run: Path) -> bool:
-    path = run / "train.json"
-    if not path.is_file():
-        return False
-    said = read_json(path)
-    return isinstance(said, dict) and said.get("finished") is True
-
-
-def _base_part(base: Path, name: str) -> Path:
-    """Returns a part of the pipeline folder."""
-    if not base.is_dir():
-        raise WeightsError(f"there is no folder {base}: give a pipeline folder or a Hub id as --model")
-    read_pipeline_sampling(base)
-    return part_folder(base, name)
-
-
 def _shared_part(
     name: str, stages: list[StageModel], base: Path, is_mini: bool, whole: bool, notes: list[str]
 ) -> Path:
     """Returns the VAE or scheduler: the pipeline's, or that of the transformers where both were replaced."""
     if not is_mini:
-        return _base_part(base, name)
+        return base_part(base, name)
     if whole:
         for stage in reversed(stages):
             beside = _beside(stage.folder, name)
@@ -286,7 +247,7 @@ def _shared_part(
             )
     if whole:
         notes.append(f"{name}: of {MINI}")
-    return _base_part(base, name)
+    return base_part(base, name)
 
 
 def _beside(folder: Path, name: str) -> Path | None:
@@ -298,14 +259,13 @@ def _beside(folder: Path, name: str) -> Path | None:
 def _stage(folder: Path, name: str) -> StageModel:
     """Reads what a transformer's config says of it."""
     path = folder / "config.json"
-    config = _read_config(path)
+    config = read_config(path)
     cls, arguments = class_and_arguments(config, {}, str(path))
     wanted = S2MTransformer3DModel if name == "s2m" else M2VTransformer3DModel
     if cls is not wanted:
         raise WeightsError(f"{folder} holds a {cls.__name__}, but {name.upper()} is a {wanted.__name__}")
     public = config.get("_class_name") in PUBLIC_CLASSES
     try:
-        frames, seconds = int(arguments.get("sample_frames", 49)), int(arguments.get("sample_seconds", 16))
         size_hw = 8 * int(arguments.get("sample_height", 60)), 8 * int(arguments.get("sample_width", 90))
         size_hw = check_size(_PUBLIC_S2M_SIZE_HW if public and name == "s2m" else size_hw)
         in_channels = int(arguments.get("in_channels", 48 if name == "s2m" else 32))
@@ -317,8 +277,7 @@ def _stage(folder: Path, name: str) -> StageModel:
     distilled = arguments.get("distilled_steps")
     if distilled is not None and (type(distilled) is not int or distilled < 1):
         raise WeightsError(f"{path} names impossible distilled_steps: {distilled!r}")
-    rate = (frames - 1) / seconds if seconds > 0 else 0
-    rates = (int(rate),) if rate in RATES else RATES
+    rates = rates_of(config, folder)
     vector_dim = _vector_dim(config, arguments, folder)
     framed = bool(arguments.get("frame_labels", False))
     return StageModel(
@@ -374,29 +333,13 @@ def _with_text_vectors(
 
 def _expect_channels(stage: StageModel, name: str, vae: Path) -> None:
     """S2M reads three latents side by side, or on ids one; M2V two."""
-    channels = int(_read_config(vae / "config.json").get("latent_channels", 16))
+    channels = int(read_config(vae / "config.json").get("latent_channels", 16))
     inputs = 2 if name == "m2v" else 1 if stage.num_numbers is not None else 3
     if stage.in_channels != inputs * channels:
         raise WeightsError(
             f"{stage.folder} takes {stage.in_channels} channels, but {inputs} latents of {vae} have "
             f"{inputs * channels}: they do not belong together"
         )
-
-
-def _name(base: str | None, replaced: dict[str, Path]) -> str:
-    """Says "the bundled mini models with M2V of runs/m2v", or "S2M of runs/s2m and M2V of runs/m2v"."""
-    parts = " and ".join(f"{name.upper()} of {path}" for name, path in sorted(replaced.items(), reverse=True))
-    return " with ".join(text for text in (base, parts) if text)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise WeightsError(str(error)) from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} holds no JSON object")
-    return config
 
 
 def _weights_of(described: Mapping[str, Any]) -> set[str]:

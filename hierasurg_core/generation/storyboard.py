@@ -6,11 +6,13 @@ Owns the script's form and the plan of clips. A script is YAML:
       - {phase: calot, triplet: "hook,dissect,cystic_duct", seconds: 20}
       - {phase: clipping, triplet: [79, 79, 79, 68, 68], seconds: 5}
       - {phase: packaging, triplet: "grasper,pack,gallbladder", seconds: 30, cut: true}
+      - {phase: extraction, seconds: 10, cut: true, frame: umbilicus.png, map: umbilicus_map.png}
 
 A triplet is one for the whole segment, spans ("17@0-7; 60@8-"), or a list with one a second. A segment goes
 on from the last frames and maps of the one before, so entities keep their ids and colours; `cut: true`
-starts it from a scene of the gallery instead, as an operation is cut together. Of the models nothing is
-known here but the length of a clip.
+starts it from a scene of the gallery instead, as an operation is cut together, or from the user's own
+`frame`, whose `map` SAM 2 makes unless it is given. These paths are relative to the script. Of the models
+nothing is known here but the length of a clip.
 
 Each clip begins with frames that exist already: its overlap with what is told so far. Frames and seconds of
 the plan are counted from the story's start.
@@ -20,19 +22,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.errors import DataError, UsageError
-from hierasurg_core.generation.conditions import UNKNOWN
+from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.entries import Entry, read_entries
 from hierasurg_core.generation.request import Start, read_starts
-from hierasurg_core.generation.timeline import parse_triplets
+from hierasurg_core.generation.timeline import UNKNOWN, parse_triplets
 from hierasurg_core.taxonomy import PHASES, parse_phase
 
-KEYS = ("phase", "triplet", "seconds", "cut")
+KEYS = ("phase", "triplet", "seconds", "cut", "frame", "map")
 OVERLAP = 5  # frames that a clip begins with and that exist: 4k + 1, for whole latents
 _CLIP_SEEDS_APART = 1_000_003
 
@@ -44,7 +45,7 @@ class Segment:
     Attributes:
         phase: Id, -1 for unknown.
         triplet_S: Id of each of its seconds, -1 for none.
-        cut: It starts from a scene of its own.
+        cut: It starts from a scene or frame of its own.
         start: Where it starts from, for the first segment and those after a cut.
     """
 
@@ -156,6 +157,22 @@ def plan_stories(config: GenerateConfig, clip_seconds: int, fps: int, gallery: P
     return tuple(stories)
 
 
+def with_starts(story: Story, change: Callable[[Start], Start]) -> Story:
+    """Return a story whose segments and clips start from changed starts."""
+    changed: dict[int, Start] = {}
+
+    def of(start: Start | None) -> Start | None:
+        if start is None:
+            return None
+        if id(start) not in changed:
+            changed[id(start)] = change(start)
+        return changed[id(start)]
+
+    segments = tuple(dataclasses.replace(part, start=of(part.start)) for part in story.segments)
+    clips = tuple(dataclasses.replace(clip, start=of(clip.start)) for clip in story.clips)
+    return dataclasses.replace(story, segments=segments, clips=clips)
+
+
 def plan_clips(segments: Sequence[Segment], clip_seconds: int, fps: int) -> tuple[PlannedClip, ...]:
     """Covers segments with clips that overlap.
 
@@ -216,15 +233,16 @@ def _segments_of_script(config: GenerateConfig, script: Path, gallery: Path) -> 
             said = entry.text("phase")
             phase = phase if said is None else parse_phase(said)
             triplet_S = _triplets(entry)
-            cut = _flag(entry, "cut")
+            begins = _flag(entry, "cut") or not segments
+            own = _own_frame(entry, config, cut=begins, first=not segments)
             start = None
-            if cut or not segments:
-                start = _scene(config, phase, triplet_S, gallery, len(segments), entry)
+            if begins:
+                start = _scene(own, phase, triplet_S, gallery, len(segments), entry)
         except UsageError as error:
             known = str(error).startswith(str(entry.file))
             raise (error if known else entry.error(str(error))) from error
-        except DataError as error:
-            raise DataError(f"{entry.file}, line {entry.line}: {error}") from error
+        except (DataError, WeightsError) as error:
+            raise type(error)(f"{entry.file}, line {entry.line}: {error}") from error
         segments.append(Segment(phase, triplet_S, start is not None, start))
     return tuple(segments)
 
@@ -237,10 +255,8 @@ def _scene(
     number: int,
     entry: Entry,
 ) -> Start:
-    """Returns what a segment starts from: the run's frame for the first, a scene for it and after cuts."""
+    """Return what a segment starts from: the frame that the config has, else a scene."""
     triplet = next((id_ for id_ in triplet_S if id_ != UNKNOWN), None)
-    if number and config.frame is not None:
-        config = dataclasses.replace(config, frame=None, map=None)
     if phase == UNKNOWN:
         raise entry.error(f"phase is missing; {PHASES[0]} is the first")
     wanted = dataclasses.replace(
@@ -251,6 +267,26 @@ def _scene(
         seed=config.seed + number,
     )
     return read_starts(wanted, len(triplet_S), gallery)[0]
+
+
+def _own_frame(entry: Entry, config: GenerateConfig, *, cut: bool, first: bool) -> GenerateConfig:
+    """Return the config with the frame and map that a segment starts from: its own, or the run's if first."""
+    frame, map_ = (_path(entry, key) for key in ("frame", "map"))
+    if frame is None:
+        if map_ is not None:
+            raise entry.error("map needs frame: give the image that the map belongs to as well")
+        return config if first else dataclasses.replace(config, frame=None, map=None)
+    if not cut:
+        raise entry.error("frame needs 'cut: true': without a cut a segment goes on from the one before")
+    if first and config.frame is not None:
+        raise entry.error(f"frame and --frame {config.frame} exclude each other: give the first frame once")
+    return dataclasses.replace(config, frame=frame, map=map_)
+
+
+def _path(entry: Entry, key: str) -> Path | None:
+    """Return a path of the script, which is relative to the script's folder."""
+    text = entry.text(key)
+    return None if text is None else entry.file.parent / Path(text).expanduser()
 
 
 def _triplets(entry: Entry) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hierasurg_core.errors import UsageError
 from hierasurg_core.taxonomy import TRIPLETS, parse_triplet
 
-NONE = -1
+UNKNOWN = -1  # a phase or triplet that is not given
 AT_ONCE = "+"  # between triplets of the same seconds
 _SPAN = re.compile(r"\s*(\d+)\s*(?:(-)\s*(\d+)?\s*)?")
 
@@ -42,7 +42,7 @@ def parse_triplets(text: str, seconds: int) -> int | tuple[int, ...]:
         raise _at_once(names, "give each its seconds: A@0-7; B@8-15")
     if "@" not in text:
         return parse_triplet(text).id
-    ids = [NONE] * seconds
+    ids = [UNKNOWN] * seconds
     for part in text.split(";"):
         if not part.strip():
             continue
@@ -61,7 +61,7 @@ def parse_triplets(text: str, seconds: int) -> int | tuple[int, ...]:
             )
         triplet = parse_triplet(name).id
         for second in range(first, last + 1):
-            if ids[second] != NONE:
+            if ids[second] != UNKNOWN:
                 raise _at_once([TRIPLETS[id_].name for id_ in (ids[second], triplet)], f"see second {second}")
             ids[second] = triplet
     return tuple(ids)

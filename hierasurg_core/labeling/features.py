@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.labeling.checking import RADIO, WITHOUT_BACKBONE, backbone_near
 from hierasurg_core.labeling.refine import Piece
 from hierasurg_core.labeling.sam_network import FrameFeatures
 
-RADIO = "nvidia/C-RADIOv4-H"
 RADIO_CLIP_MSE = 1e-4
 """Of RADIOv2.5-L's CLIP features, not scaled; published."""
 SAME_COSINE = 0.95
@@ -173,20 +173,17 @@ def load_vision_backbone(
         UsageError: It brings code that was not allowed.
         WeightsError: It is not to be had, or no vision model.
     """
-    from hierasurg_core.models.hub import local_folder
+    from hierasurg_core.models.hub import expect_repository, local_folder
     from hierasurg_core.models.vision import load_vision_model
 
     plain, _, revision = name.partition("@")
-    near = [
-        weights_dir / part
-        for part in (plain, plain.split("/")[-1])
-        if weights_dir and (weights_dir / part).is_dir()
-    ]
-    if trust_remote_code and not near and not Path(plain).is_dir():
+    near = backbone_near(plain, weights_dir)
+    if trust_remote_code and near is None and not Path(plain).is_dir():
         source, digest = plain, revision
+        expect_repository(plain, revision, instead=WITHOUT_BACKBONE)
         model = load_vision_model(plain, revision=revision, trust_remote_code=True)
     else:
-        folder = near[0] if near else local_folder(plain)
+        folder = local_folder(plain, instead=WITHOUT_BACKBONE) if near is None else near
         _refuse_code(folder, plain, allowed=trust_remote_code)
         source, digest = str(folder), _digest(folder)
         model = load_vision_model(source, revision=None, trust_remote_code=trust_remote_code)

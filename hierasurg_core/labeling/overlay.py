@@ -18,6 +18,7 @@ from hierasurg_core.labeling.frames import SecondFrames
 from hierasurg_core.labeling.refine import BACKGROUND, BORDER
 from hierasurg_core.labeling.windows import CLIP_FRAMES
 from hierasurg_core.maps import MAX_LEVELS, load_clip, load_map_image, map_num_entities, palette_rgb_N3
+from hierasurg_core.maps.legend import draw_legend
 from hierasurg_core.video import write_mp4, write_png
 
 _FPS = 4  # of the overlay: four seconds of the operation in one
@@ -25,7 +26,6 @@ _TINT = 0.45
 _TILES = 24
 _COLUMNS = 4
 _TILE_WIDTH = 320
-_ALIKE = 4  # ids of one colour that the legend names
 _AT_ONCE = 16  # frames read at once
 
 
@@ -51,7 +51,7 @@ def write_overlay(
     video, sheet = out / f"{name}_overlay.mp4", out / f"{name}_sheet.png"
     step = max(1, -(-frames.num_frames // _TILES))
     tiles: list[NDArray[np.uint8]] = []
-    seen: set[int] = set()
+    shown: set[int] = set()
 
     def pictures() -> Iterator[NDArray[np.uint8]]:
         index = 0
@@ -60,13 +60,13 @@ def write_overlay(
                 code_HW = next(maps)
                 picture_HWC = overlay(frame_HWC, code_HW)
                 if index % step == 0:
-                    seen.update(int(code) for code in np.unique(code_HW) if code < BACKGROUND)
                     tiles.append(_tile(picture_HWC, f"{index} s"))
+                    shown.update(np.unique(code_HW).tolist())
                 index += 1
                 yield picture_HWC
 
     write_mp4(video, pictures(), _FPS)
-    write_png(sheet, _sheet([*tiles, _legend(sorted(seen), tiles[0].shape)]))
+    write_png(sheet, _sheet(tiles, sorted(shown - {BACKGROUND, BORDER})))
     return video, sheet
 
 
@@ -118,37 +118,15 @@ def _coded(num_entities: int, ids: list[int] | None) -> NDArray[np.uint8]:
 
 def _tile(picture_HWC: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     height = round(picture_HWC.shape[0] * _TILE_WIDTH / picture_HWC.shape[1])
-    size_wh = (_TILE_WIDTH, height)
-    tile = np.asarray(cv2.resize(picture_HWC, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
-    _write(tile, text, (6, 18), 0.5)
-    return tile
+    tile = cv2.resize(picture_HWC, (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
+    cv2.putText(tile, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.asarray(tile, np.uint8)
 
 
-def _legend(ids: list[int], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A tile that says which colour has which ids; those that are alike in colour stand together."""
-    tile = np.full(shape, 24, np.uint8)
-    palette_N3 = palette_rgb_N3(MAX_LEVELS)
-    colours = sorted({found % MAX_LEVELS for found in ids})
-    lines = 1 + -(-len(colours) // 2)
-    pitch = max(8, min(22, (shape[0] - 4) // lines))
-    scale = 0.5 * pitch / 22
-    _write(tile, "ids; not tinted: background, black border", (6, pitch - 4), 0.9 * scale)
-    for place, colour in enumerate(colours):
-        row, column = divmod(place, 2)
-        x, y = 6 + column * shape[1] // 2, (row + 1) * pitch
-        tile[y + 2 : y + pitch - 2, x : x + pitch] = palette_N3[colour]
-        same = [str(found) for found in ids if found % MAX_LEVELS == colour]
-        more = ", ..." if len(same) > _ALIKE else ""
-        _write(tile, ", ".join(same[:_ALIKE]) + more, (x + pitch + 6, y + pitch - 5), scale)
-    return tile
-
-
-def _write(tile: NDArray[np.uint8], text: str, at: tuple[int, int], scale: float) -> None:
-    cv2.putText(tile, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
-
-
-def _sheet(tiles: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _sheet(tiles: list[NDArray[np.uint8]], ids: list[int]) -> NDArray[np.uint8]:
+    """Lay out tiles in rows, and below them which colour has which of the ids that they show."""
     padded = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % _COLUMNS)
-    return np.concatenate(
-        [np.concatenate(padded[at : at + _COLUMNS], axis=1) for at in range(0, len(padded), _COLUMNS)]
-    )
+    rows = [np.concatenate(padded[at : at + _COLUMNS], axis=1) for at in range(0, len(padded), _COLUMNS)]
+    palette_N3 = palette_rgb_N3(MAX_LEVELS)
+    entries = [(palette_N3[id_ % MAX_LEVELS].tolist(), f"id {id_}") for id_ in ids]
+    return np.concatenate([*rows, draw_legend(entries, rows[0].shape[1])])

@@ -1,22 +1,22 @@
 """Where the published weights of SAM 2.1 are, and how they are read: weights only, every tensor looked at.
 
 Owns names, files and the messages for what is missing. It refuses to put another size in the place of the one
-asked for.
+asked for. torch is loaded only to read a file, so a name can be checked before.
 """
 
 from __future__ import annotations
 
 import pickle
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from hierasurg_core.errors import UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MINI = "mini"
 PUBLISHED: dict[str, tuple[str, str]] = {
@@ -26,13 +26,16 @@ PUBLISHED: dict[str, tuple[str, str]] = {
 """Hub repository and file of each published size."""
 
 
-def find_checkpoint(name: str, checkpoint: Path | None, weights_dir: Path | None) -> Path:
-    """Returns the file with a published size's weights, fetched from the Hub where nothing else is said.
+def find_checkpoint(
+    name: str, checkpoint: Path | None, weights_dir: Path | None, *, instead: str | None = None
+) -> Path:
+    """Return the file with a published size's weights, fetched from the Hub where nothing else is said.
 
     Args:
         name: "tiny", "small", "base-plus" or "large".
         checkpoint: The file itself.
         weights_dir: A folder that holds the file under its published name.
+        instead: What the user can do where it is not to be had; None: what `label` offers.
 
     Raises:
         UsageError: No such size.
@@ -52,18 +55,36 @@ def find_checkpoint(name: str, checkpoint: Path | None, weights_dir: Path | None
                 "it with --sam-checkpoint"
             )
         return weights_dir / file
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from hierasurg_core.models.hub import fetch_file
 
+    advice = instead or (
+        "fetch it elsewhere and give --sam-checkpoint FILE, or put it in a folder and give "
+        "--weights-dir FOLDER"
+    )
     try:
-        return Path(hf_hub_download(repository, file))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-        raise WeightsError(
-            f"SAM 2.1 {name} needs {file}, which is not in the cache, and the Hub does not give it from "
-            f"{repository}: {reason}; fetch it elsewhere and give --sam-checkpoint FILE, or put it in "
-            "a folder and give --weights-dir FOLDER"
-        ) from error
+        return fetch_file(repository, file, instead=advice)
+    except WeightsError as error:
+        raise WeightsError(f"SAM 2.1 {name} needs its weights: {error}") from error
+
+
+def expect_segmenter(name: str, checkpoint: Path | None, weights_dir: Path | None, *, instead: str) -> None:
+    """Refuse a SAM 2 that is not to be had; loads nothing, but fetches a published file that is missing.
+
+    Args:
+        name: "mini", a published size, or the folder of a mini one.
+        checkpoint: As `find_checkpoint`.
+        weights_dir: Likewise.
+        instead: Likewise.
+
+    Raises:
+        UsageError: No such name, or a checkpoint for what is no published size.
+        WeightsError: As `find_checkpoint`.
+    """
+    if name == MINI or Path(name).is_dir():
+        if checkpoint is not None:
+            raise UsageError(f"--sam-checkpoint {checkpoint} is for a published size, but --sam is {name}")
+        return
+    find_checkpoint(name, checkpoint, weights_dir, instead=instead)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -72,6 +93,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: The file is damaged, holds more than tensors, or is of another form.
     """
+    import torch
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -1,6 +1,6 @@
-"""The map of a single photograph, for whoever has one and no video.
+"""The map of a single photograph, where there is no video to follow entities through.
 
-Finds automatic masks, cleans them by `refine`'s rules and calls the rest background.
+Owns the steps: SAM 2's automatic masks, the rules for masks, what is left as background and border.
 """
 
 from __future__ import annotations
@@ -11,45 +11,26 @@ from numpy.typing import NDArray
 
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.refine import BACKGROUND, BORDER, Rules, clean, cull_automatic, paint
-from hierasurg_core.labeling.segmenter import load_segmenter
 from hierasurg_core.labeling.windows import Segmenting
 from hierasurg_core.maps import PanopticClip
 
 _LEAST_SIDE = 32
 
 
-def map_of_image(
-    photo_HWC: NDArray[np.uint8], segmenter_name: str = "mini", *, device: torch.device | None = None
-) -> PanopticClip:
-    """Makes the panoptic map of a photograph.
+@torch.inference_mode()
+def map_by(segmenter: Segmenting, photo_HWC: NDArray[np.uint8]) -> PanopticClip:
+    """Make the panoptic map of a photograph.
 
     Args:
+        segmenter: A loaded SAM 2; load it once for all photographs.
         photo_HWC: uint8 RGB.
-        segmenter_name: As `--sam`.
-        device: Where to compute; None: the CPU.
 
     Returns:
         A clip of one frame of the photograph's size.
 
     Raises:
         DataError: The photograph is too small.
-        WeightsError: The segmenter is not to be had.
     """
-    where = torch.device("cpu") if device is None else device
-    segmenter = load_segmenter(
-        segmenter_name,
-        checkpoint=None,
-        weights_dir=None,
-        device=where,
-        dtype=torch.float32,
-        compile=False,
-    )
-    return map_by(segmenter, photo_HWC)
-
-
-@torch.inference_mode()
-def map_by(segmenter: Segmenting, photo_HWC: NDArray[np.uint8]) -> PanopticClip:
-    """The same with a segmenter at hand."""
     size_hw = (photo_HWC.shape[0], photo_HWC.shape[1])
     if min(size_hw) < _LEAST_SIDE:
         raise DataError(f"a photograph of {size_hw[0]}x{size_hw[1]} is too small to find anything in it")

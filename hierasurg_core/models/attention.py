@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hierasurg_core.models import flash4
 from hierasurg_core.models.backbone import Attention
-from hierasurg_core.runtime import device_milliseconds
+from hierasurg_core.runtime import agree, compute_capability, device_milliseconds, is_deterministic
 
 KERNELS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -32,6 +32,7 @@ KERNELS = {
 }
 FLASH4 = "flash4"
 _MEASURED = ("cudnn", "flash", "efficient")  # "math" keeps all scores and is never the fastest
+_FLASH_CARDS = (8, 0)  # compute capability from which torch has flash attention
 _LONG = 4096  # tokens from which FlashAttention 4 is worth the seconds that its compilation takes
 
 
@@ -120,6 +121,72 @@ def use_kernel(model: nn.Module, kernel: str | None) -> None:
             module.set_processor(FusedAttention(kernel, stream_asks=asks))  # type: ignore[arg-type]
 
 
+def kernel_in_use(model: nn.Module) -> str:
+    """Returns the name of the kernel that a model's attention uses; "default" where torch chooses."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            processor = module.processor
+            kernel = processor.kernel if isinstance(processor, FusedAttention) else None
+            return kernel or "default"
+    return "default"
+
+
+def chosen_by(kernel: str) -> str:
+    """Returns how a kernel in use was chosen: by "torch", by "timing", or by "rule"."""
+    if kernel == "default":
+        return "torch"
+    return "rule" if is_deterministic() else "timing"
+
+
+def choose_kernel(
+    tokens: int,
+    heads: int,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    backward: bool = False,
+    before: str | None = None,
+) -> str | None:
+    """Returns the kernel that attention of this size uses in this process; None leaves the choice to torch.
+
+    On a CUDA GPU it is the one that `fastest_kernel` measures, the same for all processes of a group. Which
+    one that is may change from run to run, and with it the last bits of what is computed. In a block of
+    `runtime.deterministic` it follows from the card and the number type alone.
+
+    Args:
+        tokens: N.
+        heads: H.
+        head_dim: E.
+        dtype: Of queries, keys and values.
+        device: Which card.
+        backward: Whether gradients are wanted, as in training.
+        before: The kernel that a run has used so far on such a card; it is taken without measuring.
+    """
+    if is_deterministic():
+        return fixed_kernel(dtype, device, backward=backward)
+    if before is not None and device.type == "cuda":
+        _kernels_to_try(tokens, device, backward=backward)
+        return None if before == "default" else before
+    kernel = fastest_kernel(tokens, heads, head_dim, dtype, device, backward=backward)
+    if kernel is None:
+        return None
+    return agree(f"attention {tokens} {heads} {head_dim} {dtype} {backward}", kernel)
+
+
+def fixed_kernel(dtype: torch.dtype, device: torch.device, *, backward: bool = False) -> str | None:
+    """Returns the kernel that gives the same bytes in every run on one kind of card; None off CUDA.
+
+    Flash attention where the card has it. Elsewhere "math" with gradients, as those of "efficient" are added
+    up in any order.
+    """
+    if device.type != "cuda":
+        return None
+    if dtype in (torch.bfloat16, torch.float16) and compute_capability(device) >= _FLASH_CARDS:
+        return "flash"
+    return "math" if backward else "efficient"
+
+
 @functools.cache
 def fastest_kernel(
     tokens: int,
@@ -163,16 +230,20 @@ def kernel_times(
     "flash" is FlashAttention 4 with gradients, where that is installed and the sequence long.
     """
     times: dict[str, float] = {}
-    kernels = _MEASURED
-    if tokens >= _LONG and flash4.runs_on(device):
-        if backward:
-            flash4.take_flashs_place()
-        else:
-            kernels = (FLASH4, *_MEASURED)
-    for kernel in kernels:
+    for kernel in _kernels_to_try(tokens, device, backward=backward):
         with contextlib.suppress(RuntimeError), torch.inference_mode(False), torch.set_grad_enabled(backward):
             times[kernel] = _milliseconds(kernel, (1, tokens, heads, head_dim), dtype, device, backward)
     return times
+
+
+def _kernels_to_try(tokens: int, device: torch.device, *, backward: bool) -> tuple[str, ...]:
+    """Returns what is measured; with gradients FlashAttention 4 takes the place of "flash" from here on."""
+    if tokens < _LONG or not flash4.runs_on(device):
+        return _MEASURED
+    if not backward:
+        return (FLASH4, *_MEASURED)
+    flash4.take_flashs_place()
+    return _MEASURED
 
 
 def _milliseconds(

@@ -2,19 +2,21 @@
 
 Owns: label tables, the condensers over frames, the map encoder's blocks (reference: the published
 S2M and M2V, parameter names included).
-Refuses: taxonomy (ids arrive as integers) and position codes.
+Refuses: names of labels (ids arrive as integers) and position codes.
 
 Letters: B batch, F frames (1 fps), E embedding width, C channels, H W map pixels, N tokens, D inner width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hierasurg_core.errors import UsageError
 from hierasurg_core.models.convolving import convolve
 
 CONDENSE_KERNEL = 5
@@ -31,6 +33,24 @@ class LabelEmbedding(nn.Module):
         """Return (B, F, E) for integer rows (B, F) of the table."""
         vector_BFE = self.embedding_table(index_BF.clamp(min=0))
         return vector_BFE * (index_BF >= 0).unsqueeze(-1).to(vector_BFE.dtype)
+
+
+def expect_ids(name: str, ids: Iterable[int], count: int) -> None:
+    """Holds ids of a label to those that exist; -1 stands for none.
+
+    Args:
+        name: Of the argument, for the message ("phase").
+        ids: Of one clip or of many, in any order.
+        count: How many labels there are.
+
+    Raises:
+        UsageError: One is no whole number, or lies below -1 or above count - 1.
+    """
+    for value in ids:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not -1 <= value < count:
+            raise UsageError(
+                f"{name} must be a whole number from 0 to {count - 1}, or -1 for none, not {value!r}"
+            )
 
 
 def vector_embedding(vector_dim: int, width: int) -> nn.Sequential:

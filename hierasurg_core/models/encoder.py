@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.errors import DataError, WeightsError
+from hierasurg_core.models.files import CONFIG_FILE
 from hierasurg_core.models.latents import encode_frames, single_frame_vae
-from hierasurg_core.models.loading import CONFIG_FILE, load_vae
+from hierasurg_core.models.loading import load_vae
 
 _WEIGHTS = (".safetensors", ".bin")
 

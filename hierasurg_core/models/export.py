@@ -28,9 +28,11 @@ from hierasurg_core.config.sampling import StageSampling, as_index, own_sampling
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models.compat import PUBLIC_CLASSES
 from hierasurg_core.models.defaults import MODEL_INDEX, PIPELINE_CLASS
-from hierasurg_core.models.loading import CONFIG_FILE, WEIGHT_FILES, find_transformer, load_transformer
+from hierasurg_core.models.files import CONFIG_FILE, find_transformer
+from hierasurg_core.models.loading import WEIGHT_FILES, load_transformer
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.models.text_vectors import TEXT_VECTORS, find_text_vectors, takes_text_vectors
+from hierasurg_core.models.trained import trained_steps, write_trained_steps
 from hierasurg_core.models.transformers import M2VTransformer3DModel, S2MTransformer3DModel
 
 PARTS = ("vae", "scheduler")
@@ -194,6 +196,7 @@ def write_pipeline(
             model = load_transformer(source, dtype)
             own[name] = own_sampling(sampling, name, model.config["distilled_steps"])
             model.save_pretrained(folder / name)
+            write_trained_steps(folder / name, trained_steps(source))
             if takes_text_vectors(model):
                 of_vectors[name] = source
         copy_parts(shared, folder)

@@ -17,7 +17,7 @@ Letters: B clips, F frames, H W map pixels, N numbers, h w cells (H / 2, W / 2).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ class IdModel(Protocol):
         ...
 
 
-def ids_arguments(num_numbers: int = 20) -> dict[str, object]:
+def ids_arguments(num_numbers: int = 20) -> dict[str, Any]:
     """Return the constructor arguments by which an S2M is one on ids, for maps of N numbers."""
     channels = {"in_channels": 2 * num_numbers, "out_channels": num_numbers}
     return {"maps": "ids", "patch_size": PATCH, **channels}

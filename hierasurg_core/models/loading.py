@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +24,9 @@ from torch import nn
 from hierasurg_core.errors import WeightsError
 from hierasurg_core.models.backbone import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from hierasurg_core.models.compat import class_and_arguments, our_name
+from hierasurg_core.models.files import CONFIG_FILE, expect_folder, find_transformer
 from hierasurg_core.models.stack import CogVideoXStack
 
-CONFIG_FILE = "config.json"
 SCHEDULER_FILE = "scheduler_config.json"
 WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors",
@@ -110,44 +109,6 @@ def load_scheduler(folder: str | Path) -> CogVideoXDPMScheduler:
         raise WeightsError(f"{part / SCHEDULER_FILE} makes no scheduler: {error}") from error
     assert isinstance(scheduler, CogVideoXDPMScheduler)  # a tuple only where unused settings are asked for
     return scheduler
-
-
-def find_transformer(folder: Path) -> Path:
-    """Return the folder with the transformer's `config.json`, as `load_transformer` looks for it.
-
-    Raises:
-        WeightsError: there is none; a pipeline folder is told to name its part.
-    """
-    _expect_folder(folder)
-    candidates = [folder, folder / "transformer"]
-    for checkpoint in _checkpoints(folder):
-        candidates += [checkpoint, checkpoint / "transformer"]
-    for candidate in candidates:
-        if (candidate / CONFIG_FILE).is_file():
-            return candidate
-    parts = [name for name in ("s2m", "m2v") if (folder / name / CONFIG_FILE).is_file()]
-    if parts:
-        raise WeightsError(
-            f"{folder} is a whole pipeline: name one transformer of it, as {folder / parts[0]}"
-        )
-    raise WeightsError(
-        f"{folder} holds no transformer: no {CONFIG_FILE} in it, in transformer/ or in a checkpoint-STEP/"
-    )
-
-
-def find_beside(part: Path, file: str) -> Path | None:
-    """Return a file that lies with a transformer, None where there is none.
-
-    Args:
-        part: the folder with the transformer's `config.json`.
-        file: looked for in it, in the folder that holds `transformer/`, and above a `checkpoint-STEP/`.
-    """
-    around = [part]
-    if part.name == "transformer":
-        around.append(part.parent)
-    if around[-1].name.startswith("checkpoint-"):
-        around.append(around[-1].parent)
-    return next((place / file for place in around if (place / file).is_file()), None)
 
 
 def read_tensors(folder: Path, device: torch.device) -> dict[str, torch.Tensor]:
@@ -263,25 +224,12 @@ def _by_our_names(tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str
     return named
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """Return the `checkpoint-STEP` folders, newest (highest step) first."""
-    steps = [
-        (re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.iterdir() if path.is_dir()
-    ]
-    return [path for _, path in sorted(((int(m[1]), path) for m, path in steps if m), reverse=True)]
-
-
 def _find_part(folder: Path, part: str, file: str) -> Path:
-    _expect_folder(folder)
+    expect_folder(folder)
     for candidate in (folder, folder / part):
         if (candidate / file).is_file():
             return candidate
     raise WeightsError(f"{folder} lacks its {part}: neither {file} nor {part}/{file} is there")
-
-
-def _expect_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise WeightsError(f"{folder} is no folder: give the folder of a model")
 
 
 def _expect_class(config: Mapping[str, Any], allowed: tuple[str, ...], path: Path) -> None:

@@ -9,13 +9,14 @@ the layers while training; reading needs it not.
     transformer/pytorch_lora_weights.safetensors     A and B, named as diffusers does
     transformer/trained_weights.safetensors          what is trained in full, and running statistics
 
-Refuses: training, and a base that has changed.
+Refuses: training, and a base whose weights have changed: `lora.json` holds their digest.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from hierasurg_core.artifacts import read_json, write_json
 from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.models.digest import weights_digest
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.models.warmstart import WarmStart, stage_class, start_from
 
@@ -61,6 +63,7 @@ class Lora:
         arguments: Of the model's constructor.
         seed: Of the tensors that were new.
         start: What became of the base's tensors.
+        digest: Of the base's weights, see `models.digest`.
     """
 
     rank: int
@@ -70,6 +73,7 @@ class Lora:
     arguments: dict[str, Any]
     seed: int
     start: WarmStart
+    digest: str
 
 
 def expect_peft() -> None:
@@ -138,6 +142,7 @@ def save_lora(model: CogVideoXStack, lora: Lora, folder: Path) -> None:
             "targets": list(TARGETS),
             "stage": lora.stage,
             "base": str(lora.base.resolve()),
+            "base_digest": lora.digest,
             "arguments": lora.arguments,
             "seed": lora.seed,
         },
@@ -189,10 +194,48 @@ def is_lora(folder: Path) -> bool:
     return (folder / LORA_FILE).is_file()
 
 
+def expect_same_base(folder: Path, base: Path, digest: str) -> None:
+    """Refuses updates that were learned on other weights than those they would be added to.
+
+    A file that names no digest (of an older version) is taken as it is; see `undated`.
+
+    Args:
+        folder: With the updates.
+        base: The transformer that they would be added to.
+        digest: Of its weights.
+
+    Raises:
+        WeightsError: The digests differ.
+    """
+    said = _read_lora_file(folder).get("base_digest")
+    if said is not None and said != digest:
+        raise WeightsError(
+            f"{folder} holds low-rank updates of another base than {base} has now: its weights have digest "
+            f"{digest[:12]}, the updates were learned on {str(said)[:12]}; bring that base back, or use the "
+            "run's finished model, which holds its own"
+        )
+
+
+def undated(folder: Path) -> str | None:
+    """Returns a note on updates that do not say which weights they belong to; None for all others.
+
+    Raises:
+        WeightsError: `lora.json` is damaged.
+    """
+    if not is_lora(folder):
+        return None
+    said = _read_lora_file(folder)
+    if said.get("base_digest") is not None:
+        return None
+    return f"{folder} does not say which weights of {said['base']} it belongs to: they are taken as they are"
+
+
 def load_merged(
     folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
 ) -> CogVideoXStack:
     """Returns a plain model (float32 unless told otherwise): the base with the updates added to its weights.
+
+    Warns of updates that do not say which weights they belong to.
 
     Raises:
         WeightsError: The base is gone or is another one, or the checkpoint is damaged.
@@ -201,6 +244,11 @@ def load_merged(
     base = Path(said["base"])
     if not base.is_dir():
         raise WeightsError(f"{folder} holds low-rank updates of {base}, which is not there; bring it back")
+    note = undated(folder)
+    if note is None:
+        expect_same_base(folder, base, weights_digest(base))
+    else:
+        warnings.warn(note, stacklevel=2)
     model, _ = start_from(base, stage_class(said["stage"]), said["arguments"], said["seed"])
     weights = model.state_dict()
     with torch.no_grad():

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from hierasurg_core.artifacts import atomic_file
 from hierasurg_core.errors import DataError
+from hierasurg_core.models.conditioning import expect_ids
 from hierasurg_core.models.defaults import MODEL_INDEX
-from hierasurg_core.models.loading import find_beside
+from hierasurg_core.models.files import find_beside
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
 
@@ -45,12 +46,16 @@ class TextVectors:
         return self.phase_PE.shape[1]
 
     def phases(self, index_BF: Tensor) -> Tensor:
-        """Returns the vectors (B, F, E) of phase ids -1..6, on the tables' device."""
-        return _rows(self.phase_PE, index_BF)
+        """Returns the vectors (B, F, E) of phase ids -1..6, on the tables' device.
+
+        Raises:
+            UsageError: An id does not exist (ids on a GPU are not looked at, which would wait for it).
+        """
+        return _rows("phase", self.phase_PE, index_BF)
 
     def triplets(self, index_BF: Tensor) -> Tensor:
         """Returns the vectors (B, F, E) of triplet ids -1..99 likewise."""
-        return _rows(self.triplet_TE, index_BF)
+        return _rows("triplet", self.triplet_TE, index_BF)
 
 
 def load_text_vectors(path: Path, device: torch.device) -> TextVectors:
@@ -115,6 +120,9 @@ def find_text_vectors(part: Path) -> Path | None:
     return found
 
 
-def _rows(table_NE: Tensor, index_BF: Tensor) -> Tensor:
+def _rows(name: str, table_NE: Tensor, index_BF: Tensor) -> Tensor:
     """Looks up rows; -1 is the last one, the zeros."""
-    return table_NE[index_BF.to(table_NE.device) % len(table_NE)]
+    if index_BF.device.type == "cpu":
+        expect_ids(name, index_BF.unique().tolist(), len(table_NE) - 1)
+    index_BF = index_BF.to(table_NE.device)
+    return table_NE[torch.where(index_BF < 0, len(table_NE) - 1, index_BF)]

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models.compat import NOT_2B, OUR_CLASSES, PUBLIC_CLASSES, class_and_arguments
-from hierasurg_core.models.loading import CONFIG_FILE, named_tensors, tensor_shapes
+from hierasurg_core.models.files import CONFIG_FILE
+from hierasurg_core.models.loading import named_tensors, tensor_shapes
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.models.transformers import M2VTransformer3DModel, S2MTransformer3DModel
 

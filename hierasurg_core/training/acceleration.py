@@ -7,14 +7,17 @@ much is computed again (`memory`), and the loop (`trainer`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hierasurg_core.artifacts import read_json
 from hierasurg_core.models import CogVideoXStack
-from hierasurg_core.models.attention import fastest_kernel, use_kernel
+from hierasurg_core.models.attention import choose_kernel, chosen_by, kernel_in_use, use_kernel
 from hierasurg_core.models.recompute import Recompute, block_runners
+from hierasurg_core.runtime import device_name, is_deterministic
 
 
 def set_up_model(
@@ -56,9 +59,15 @@ def _within(forward: Callable[..., Any], runner: Callable[..., Any]) -> Callable
 
 
 def use_fastest_kernel(
-    model: CogVideoXStack, tokens: int, dtype: torch.dtype, device: torch.device
+    model: CogVideoXStack,
+    tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    before: str | None = None,
 ) -> str | None:
     """Gives a model the attention kernel that is fastest with its gradients, and returns its name.
+
+    In a block of `runtime.deterministic` it is the one that `fixed_kernel` names.
 
     Nothing changes on a CPU, or in a number type that only torch's own choice takes: None.
 
@@ -67,12 +76,36 @@ def use_fastest_kernel(
         tokens: N of a clip, the stream's included.
         dtype: In which attention is computed.
         device: Where.
+        before: The kernel that the run has used so far, which it keeps.
     """
     heads, head_dim = model.config["num_attention_heads"], model.config["attention_head_dim"]
-    kernel = fastest_kernel(tokens, heads, head_dim, dtype, device, backward=True)
+    kernel = choose_kernel(tokens, heads, head_dim, dtype, device, backward=True, before=before)
     if kernel is not None:
         use_kernel(model, kernel)
     return kernel
+
+
+def computing_of(model: CogVideoXStack, device: torch.device) -> dict[str, Any]:
+    """Returns what a run's record says of how it is computed.
+
+    Its keys: "attention", the kernel; "chosen_by", which is "torch", "timing" or "rule"; "deterministic",
+    whether torch uses algorithms without chance; and "device", by its own name.
+    """
+    kernel = kernel_in_use(model)
+    return {
+        "attention": kernel,
+        "chosen_by": chosen_by(kernel),
+        "deterministic": is_deterministic(),
+        "device": device_name(device),
+    }
+
+
+def kernel_before(checkpoint: Path, device: torch.device) -> str | None:
+    """Returns a run's attention kernel so far; None where its card was another one, or it does not say."""
+    said = read_json(checkpoint / "state.json").get("computing", {})
+    if said.get("device") != device_name(device) or said.get("deterministic"):
+        return None
+    return said.get("attention")
 
 
 def restore_model(model: CogVideoXStack) -> None:

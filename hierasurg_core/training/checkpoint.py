@@ -17,8 +17,8 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,14 @@ from hierasurg_core.models.lora import (
     read_trained,
     save_lora,
 )
-from hierasurg_core.runtime import generator_state, random_state, restore_generator, restore_random_state
+from hierasurg_core.models.trained import RECORD
+from hierasurg_core.runtime import (
+    generator_state,
+    random_state,
+    restore_generator,
+    restore_random_state,
+    wait_for_all,
+)
 from hierasurg_core.training.ema import Ema
 from hierasurg_core.training.sharding import filled, gathered, piece_of, put
 from hierasurg_core.training.source import BatchSource
@@ -66,6 +73,8 @@ class RunState:
         generator: Draws noise, times and dropped conditions; in the same state on all ranks.
         lora: What is trained of the model where that is not all of it.
         shell: The model's structure without memory, where `model` is in pieces.
+        optimizer_name: What the config calls the optimiser.
+        computing: How attention is computed, and where; see `computing_of`.
         step: Optimiser steps done.
         seconds: Time spent on them, over all sessions.
     """
@@ -79,6 +88,8 @@ class RunState:
     ema: Ema | None
     lora: Lora | None = None
     shell: CogVideoXStack | None = None
+    optimizer_name: str = "adamw"
+    computing: dict[str, Any] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
 
@@ -111,12 +122,13 @@ def save_checkpoint(state: RunState, out: Path, config: dict[str, Any]) -> Path:
                     "step": state.step,
                     "seconds": state.seconds,
                     "config": config,
+                    "computing": state.computing,
                     "generator": generator_state(state.generator),
                     "scaler": None if scaler is None else scaler.state_dict(),
                     "ranks": ranks,
                 },
             )
-    state.accelerator.wait_for_everyone()
+    wait_for_all()
     return path
 
 
@@ -143,7 +155,7 @@ def load_checkpoint(state: RunState, path: Path) -> None:
             state.ema.load(_read_tensors(path / "ema" / WEIGHTS))
         else:
             state.ema.load(read_trained(state.shell or state.model, path / "ema"))
-    _load_optimizer(state, _read_tensors(path / "optimizer.safetensors"), path)
+    _load_optimizer(state, _read_tensors(path / "optimizer.safetensors"), path, saved["config"])
     if saved["scaler"] is not None and state.accelerator.scaler is not None:
         state.accelerator.scaler.load_state_dict(saved["scaler"])
     restore_generator(state.generator, saved["generator"])
@@ -229,7 +241,7 @@ def write_finished(state: RunState, out: Path, checkpoint: Path, config: dict[st
             load_merged(source).save_pretrained(part, max_shard_size=_ONE_FILE)
             copy_updates(source, part)
     write_json(
-        out / "train.json",
+        out / RECORD,
         {
             "schema": SCHEMA,
             "version": __version__,
@@ -241,6 +253,7 @@ def write_finished(state: RunState, out: Path, checkpoint: Path, config: dict[st
             "lora": None if state.lora is None else {"rank": state.lora.rank, "alpha": state.lora.alpha},
             "weights": {"file": f"transformer/{WEIGHTS}", "sha256": sha256_file(model / WEIGHTS)},
             "config": config,
+            "computing": state.computing,
         },
     )
     return model
@@ -331,7 +344,14 @@ def _optimizer_tensors(state: RunState) -> dict[str, Tensor]:
     return tensors if state.shell is None else gathered(tensors)
 
 
-def _load_optimizer(state: RunState, tensors: dict[str, Tensor], path: Path) -> None:
+def _load_optimizer(
+    state: RunState, tensors: dict[str, Tensor], path: Path, config: Mapping[str, Any]
+) -> None:
+    if config.get("optimizer", state.optimizer_name) != state.optimizer_name:
+        raise WeightsError(
+            f"{path} holds the state of the optimizer {config['optimizer']}, but this run has "
+            f"{state.optimizer_name}; resume with the optimizer it was begun with, or start anew"
+        )
     named = dict(trained_parameters(state.model))
     in_order = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     place_of = {id(parameter): place for place, parameter in enumerate(in_order)}

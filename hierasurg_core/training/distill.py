@@ -40,6 +40,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hierasurg_core.config.train import STUDENT_SUFFIX
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.solvers import solver_steps, steps_along
 from hierasurg_core.models import (
@@ -48,12 +49,12 @@ from hierasurg_core.models import (
     M2VTransformer3DModel,
     load_transformer,
 )
-from hierasurg_core.models.attention import fastest_kernel, use_kernel
+from hierasurg_core.models.attention import choose_kernel, use_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
 from hierasurg_core.training.stages import M2VStage, S2MStage, SquaredLoss, VelocityModel, emphasised
 
-SUFFIX = "-student"
+SUFFIX = STUDENT_SUFFIX
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,7 +341,7 @@ def load_teacher(
     teacher.requires_grad_(False)
     if tokens is not None:
         heads, head_dim = teacher.config["num_attention_heads"], teacher.config["attention_head_dim"]
-        use_kernel(teacher, fastest_kernel(tokens, heads, head_dim, dtype, device))
+        use_kernel(teacher, choose_kernel(tokens, heads, head_dim, dtype, device))
     if compiled:
         for block in teacher.transformer_blocks:
             block.compile(dynamic=False)

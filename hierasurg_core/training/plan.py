@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import torch
 
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, to_dict
+from hierasurg_core.config.train import final_folder
+from hierasurg_core.datasets.base_choice import PUBLISHED
 from hierasurg_core.datasets.dataset import ClipDataset, PixelDataset, open_dataset
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
@@ -26,8 +29,9 @@ from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models import CogVideoXStack, find_transformer
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
+from hierasurg_core.models.files import CONFIG_FILE
 from hierasurg_core.models.hub import is_at_hand, local_folder
-from hierasurg_core.models.loading import CONFIG_FILE, load_scheduler, tensor_shapes
+from hierasurg_core.models.loading import load_scheduler, tensor_shapes
 from hierasurg_core.models.lora import expect_peft, is_lora
 from hierasurg_core.models.text_vectors import TextVectors, load_text_vectors
 from hierasurg_core.models.warmstart import (
@@ -39,7 +43,9 @@ from hierasurg_core.models.warmstart import (
     without_weights,
 )
 from hierasurg_core.runtime import free_memory
-from hierasurg_core.training.distill import SUFFIX, expect_teacher, freeze_maps, make_grid
+from hierasurg_core.training.base_choice import choose_base
+from hierasurg_core.training.checking import expect_rate
+from hierasurg_core.training.distill import expect_teacher, freeze_maps, make_grid
 from hierasurg_core.training.from_dataset import too_many_ids
 from hierasurg_core.training.memory import (
     MemoryEstimate,
@@ -50,9 +56,15 @@ from hierasurg_core.training.memory import (
 )
 from hierasurg_core.training.optimizers import expect_optimizer
 from hierasurg_core.training.reporting import expect_reporter
+from hierasurg_core.training.resuming import (
+    RunRecord,
+    expect_same_data,
+    expect_same_optimizer,
+    go_on,
+    read_record,
+)
 from hierasurg_core.training.work import count_work
 
-PUBLISHED_2B = "THUDM/CogVideoX-2b"
 _LOOKED_AT = 200  # clips, for labels
 _PIXELS_A_LATENT = 8
 
@@ -78,6 +90,8 @@ class TrainingPlan:
         vectors: Text vectors in place of labels.
         world_size: Ranks.
         notes: What was chosen for the user.
+        run: What the run that this goes on with says of itself; None where it starts anew.
+        is_done: Whether that run is finished and no step is left.
     """
 
     config: StageConfig
@@ -94,6 +108,8 @@ class TrainingPlan:
     vectors: TextVectors | None
     world_size: int
     notes: tuple[str, ...]
+    run: RunRecord | None = None
+    is_done: bool = False
 
     @property
     def model_class(self) -> type[CogVideoXStack]:
@@ -126,7 +142,13 @@ class TrainingPlan:
 
 
 def plan_training(
-    config: StageConfig, stage: str, device: torch.device, world_size: int = 1, *, dry: bool = False
+    config: StageConfig,
+    stage: str,
+    device: torch.device,
+    world_size: int = 1,
+    *,
+    dry: bool = False,
+    given: Mapping[str, str] | None = None,
 ) -> TrainingPlan:
     """Chooses and checks everything that a run needs.
 
@@ -136,11 +158,14 @@ def plan_training(
         device: Where it will train.
         world_size: Ranks.
         dry: Fetch nothing; the published CogVideoX-2b is known without its files.
+        given: Settings that were given, and by what (see `config.given_settings`); None: all but those that
+            are None. A run that goes on keeps its own values of the others.
 
     Raises:
-        UsageError: Settings that exclude each other, or a package is missing.
-        DataError: The data set is not there, lacks what the stage needs, has another rate or another VAE than
-            the base, or has fewer clips than there are ranks.
+        UsageError: Settings that exclude each other, or would change a run that goes on; or a package is
+            missing.
+        DataError: The data set is not there, is another one than the run's, lacks what the stage needs, has
+            another rate or another VAE than the base, or has fewer clips than there are ranks.
         WeightsError: The base is not there, or nothing this stage can start from.
         ResourceError: Nothing fits the GPU.
     """
@@ -148,24 +173,28 @@ def plan_training(
     expect_reporter(config.report_to)
     if config.lora_rank:
         expect_peft()
+    config = dataclasses.replace(config, out=final_folder(config))
+    run, is_done = read_record(config.out, config.resume), False
+    if run is not None:
+        continuation = go_on(config, stage, given, run)
+        config, is_done = continuation.config, continuation.is_done
+        notes += continuation.notes
     unconditional = isinstance(config, TrainM2VConfig) and config.stage == "unconditional"
-    config = _final_folder(config, stage, unconditional=unconditional)
     manifest = read_dataset_manifest(config.dataset)
-    if config.fps is not None and config.fps != manifest.form.fps:
-        raise DataError(
-            f"{config.dataset} has {manifest.form.fps} fps, not the {config.fps} asked for: give the data "
-            f"set of that rate, or --fps {manifest.form.fps}"
-        )
-    base_name = _base_name(config, unconditional=unconditional, notes=notes)
+    if run is not None and not is_done:
+        expect_same_data(run, config.dataset)
+    expect_rate(config, manifest)
+    base_name = choose_base(config, given, notes) if run is None else choose_base(config, None, [])
+    config = dataclasses.replace(config, base=base_name if config.distill is None else config.base)
     vectors = None
     if config.text_vectors is not None:
         vectors = load_text_vectors(config.text_vectors, device)
     changes = _changes(config, stage, manifest, vectors)
     cls = stage_class(stage)
     base, part, start = None, None, None
-    if dry and not is_at_hand(base_name) and base_name == PUBLISHED_2B:
-        notes.append(f"{PUBLISHED_2B} is not fetched for a dry run; its published sizes are taken")
-        arguments = base_arguments({}, cls, PUBLISHED_2B) | changes
+    if dry and not is_at_hand(base_name) and base_name == PUBLISHED:
+        notes.append(f"{PUBLISHED} is not fetched for a dry run; its published sizes are taken")
+        arguments = base_arguments({}, cls, PUBLISHED) | changes
     else:
         base = local_folder(base_name, parts=["transformer", stage, "vae", "scheduler"])
         part = base_transformer(base, stage)
@@ -185,6 +214,8 @@ def plan_training(
     clips = count_clips(manifest, config, stage, world_size)
     config = _with_steps(config, clips, world_size)
     config, bytes_needed = _with_memory(config, load, device, world_size)
+    if run is not None and not is_done:
+        expect_same_optimizer(config, run)
     expect_optimizer(config, device)
     return TrainingPlan(
         config=config,
@@ -201,6 +232,8 @@ def plan_training(
         vectors=vectors,
         world_size=world_size,
         notes=tuple(notes),
+        run=run,
+        is_done=is_done,
     )
 
 
@@ -262,38 +295,6 @@ def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size:
             f"processes: give --gpus {clips} or less, or build a larger data set"
         )
     return clips
-
-
-def _final_folder(config: StageConfig, stage: str, *, unconditional: bool) -> StageConfig:
-    """The unconditional stage and students have folders of their own unless another one was named."""
-    if config.distill is not None and config.out == Path("runs") / stage:
-        return dataclasses.replace(config, out=config.out.with_name(stage + SUFFIX))
-    if unconditional and config.out == TrainM2VConfig().out:
-        return dataclasses.replace(config, out=unconditional_folder(config.out))
-    return config
-
-
-def unconditional_folder(out: Path) -> Path:
-    """Returns where the first stage of an M2V run lies: beside it."""
-    return out.with_name(f"{out.name}-unconditional")
-
-
-def _base_name(config: StageConfig, *, unconditional: bool, notes: list[str]) -> str:
-    """The base, a student's teacher, or the unconditional run where M2V's real stage has one."""
-    if config.distill is not None:
-        return config.distill
-    if not isinstance(config, TrainM2VConfig) or unconditional:
-        return config.base
-    first = unconditional_folder(config.out)
-    told = read_json(first / "train.json") if (first / "train.json").is_file() else None
-    if isinstance(told, dict) and told.get("finished") is True:
-        notes.append(f"starting from the unconditional run {first}, in place of {config.base}")
-        return str(first)
-    if first.is_dir():
-        notes.append(
-            f"the unconditional run {first} is not finished and not used; starting from {config.base}"
-        )
-    return config.base
 
 
 def _changes(

@@ -23,12 +23,12 @@ import torch
 
 from hierasurg_core.artifacts import atomic_file, ensure_writable_folder, read_json, write_json
 from hierasurg_core.config import to_dict, write_config
-from hierasurg_core.datasets.manifest import MANIFEST
 from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN, VAL
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
 from hierasurg_core.models.defaults import read_sampling, write_sampling
+from hierasurg_core.models.digest import weights_digest
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
 from hierasurg_core.models.export import (
     Card,
@@ -38,12 +38,19 @@ from hierasurg_core.models.export import (
     write_pipeline,
     write_public,
 )
-from hierasurg_core.models.lora import Lora
+from hierasurg_core.models.lora import Lora, expect_same_base, is_lora, undated
+from hierasurg_core.models.trained import is_finished
 from hierasurg_core.models.warmstart import start_from
 from hierasurg_core.progress import Progress
-from hierasurg_core.runtime import device_milliseconds, rank, resolve_dtype, wait_for_all, world_size
+from hierasurg_core.runtime import (
+    deterministic,
+    device_milliseconds,
+    rank,
+    resolve_dtype,
+    wait_for_all,
+    world_size,
+)
 from hierasurg_core.training.batch import Batch
-from hierasurg_core.training.checkpoint import choose_checkpoint
 from hierasurg_core.training.distill import (
     SUFFIX,
     DistilledStage,
@@ -56,6 +63,7 @@ from hierasurg_core.training.from_dataset import DatasetSource, StageName
 from hierasurg_core.training.plan import TrainingPlan, open_clips
 from hierasurg_core.training.previews import Previews
 from hierasurg_core.training.reporting import open_reporter
+from hierasurg_core.training.resuming import DATA, describe_data
 from hierasurg_core.training.stages import M2VStage, S2MStage, UnconditionalStage, VelocityStage
 from hierasurg_core.training.trainer import Extras, TrainResult, train
 
@@ -104,6 +112,11 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
         HieraSurgError: As `train`, and where data, base or export do not fit.
         KeyboardInterrupt: As `train`.
     """
+    with deterministic(plan.config.deterministic):
+        return _run(plan, device, progress)
+
+
+def _run(plan: TrainingPlan, device: torch.device, progress: Progress) -> TrainRunResult:
     config = plan.config
     assert plan.base is not None, "only a dry run has no base at hand"
     if config.export is not None and config.export != PUBLIC:
@@ -111,17 +124,20 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
     first = rank() == 0
     for note in plan.notes:
         progress.note(note)
-    resumed = choose_checkpoint(config.out, config.resume)
+    if plan.is_done:
+        assert plan.run is not None
+        done = TrainResult(
+            plan.run.step, True, plan.run.checkpoint, config.out / "transformer", None, plan.run.seconds
+        )
+        return TrainRunResult(config.out, plan.run.stage, done, _exported(plan, done, progress), plan.notes)
+    resumed = None if plan.run is None else plan.run.checkpoint
     if resumed is not None:
         expect_same_text_vectors(config.text_vectors, config.out)
     wait_for_all()  # no rank writes before all have chosen
     ensure_writable_folder(config.out)
-    model, lora = _build(plan, resumed, progress)
-    if first:
-        _write_beginnings(plan)
-    wait_for_all()
-    stage = _stage(plan, model, device)
-    batches, preview_clips = _data(plan, device, progress)
+    model, lora = build_model(plan, resumed, progress)
+    stage = build_stage(plan, model, device)
+    batches, preview_clips = open_data(plan, device, progress)
     reporter = None
     if first:
         reporter = open_reporter(config.report_to, config.out, to_dict(config))
@@ -129,6 +145,7 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
         lora=lora,
         previews=_previews(plan, stage, preview_clips, device),
         reporter=reporter,
+        begin=lambda: _write_beginnings(plan),
         load=plan.load,
         peak_flops=_peak_flops(device),
     )
@@ -138,20 +155,32 @@ def run_training(plan: TrainingPlan, device: torch.device, progress: Progress) -
         if reporter is not None:
             reporter.close()
     del model
-    export = None
-    if trained.finished and config.export is not None:
-        export = config.out / PUBLIC if config.export == PUBLIC else Path(config.export)
-        if first:
-            _export(plan, export, trained)
-            progress.note(f"exported to {export}")
-        wait_for_all()
-    return TrainRunResult(config.out, stage.name, trained, export, plan.notes)
+    return TrainRunResult(config.out, stage.name, trained, _exported(plan, trained, progress), plan.notes)
 
 
-def _build(
+def _exported(plan: TrainingPlan, trained: TrainResult, progress: Progress) -> Path | None:
+    """Writes what `export` asks for of a finished run, and returns its folder."""
+    config = plan.config
+    if not trained.finished or config.export is None:
+        return None
+    export = config.out / PUBLIC if config.export == PUBLIC else Path(config.export)
+    if rank() == 0:
+        _export(plan, export, trained)
+        progress.note(f"exported to {export}")
+    wait_for_all()
+    return export
+
+
+def build_model(
     plan: TrainingPlan, resumed: Path | None, progress: Progress
 ) -> tuple[CogVideoXStack, Lora | None]:
-    """The model at the run's start; a run that goes on needs its base for low-rank updates only."""
+    """Returns the model at the run's start, and its low-rank updates where only those are trained.
+
+    A run that goes on reads its base for low-rank updates only.
+
+    Raises:
+        WeightsError: Base or checkpoint cannot be read, or do not belong together.
+    """
     config = plan.config
     assert plan.part is not None
     if resumed is not None and not config.lora_rank and (resumed / "transformer").is_dir():
@@ -166,7 +195,15 @@ def _build(
         lora = None
         if config.lora_rank:
             alpha = float(config.lora_rank) if config.lora_alpha is None else config.lora_alpha
-            lora = Lora(config.lora_rank, alpha, plan.stage, plan.part, plan.arguments, config.seed, start)
+            digest = weights_digest(plan.part)
+            if resumed is not None and is_lora(resumed / "transformer"):
+                expect_same_base(resumed / "transformer", plan.part, digest)
+                note = undated(resumed / "transformer")
+                if note is not None:
+                    progress.note(note)
+            lora = Lora(
+                config.lora_rank, alpha, plan.stage, plan.part, plan.arguments, config.seed, start, digest
+            )
     if plan.unconditional:
         freeze_maps(model)
     if config.distill is not None:
@@ -175,22 +212,24 @@ def _build(
 
 
 def _write_beginnings(plan: TrainingPlan) -> None:
+    """Writes what a run's folder holds besides the loop's own, once it is sure that the run goes on."""
+    if rank() != 0:
+        return
     config, out = plan.config, plan.config.out
     assert plan.base is not None
     write_config(out / f"train-{plan.stage}.yaml", f"train-{plan.stage}", config)
     if plan.start is not None and not (out / "start.tsv").exists():
         with atomic_file(out / "start.tsv") as part:
             part.write_text(plan.start.table(), encoding="utf-8")
-    said = read_json(config.dataset / MANIFEST)
-    kept = {key: said.get(key) for key in ("notice", "form", "clips", "splits", "vae")}
-    write_json(out / "data.json", {"dataset": str(config.dataset), **kept})
+    write_json(out / DATA, describe_data(config.dataset))
     copy_parts(plan.base, out)
     write_sampling(read_sampling(plan.base), out)
     if config.text_vectors is not None:
         copy_text_vectors(config.text_vectors, out)
 
 
-def _stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> VelocityStage:
+def build_stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> VelocityStage:
+    """Returns what says how the model is trained; a student's brings its teacher."""
     assert plan.base is not None
     alpha_bar_T = load_scheduler(plan.base).alphas_cumprod.to(device)
     if plan.unconditional:
@@ -217,14 +256,18 @@ def _distilled(plan: TrainingPlan, stage: S2MStage | M2VStage, device: torch.dev
     )
 
 
-def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple[DatasetSource, Batch | None]:
-    """This rank's batches, and the clips that previews show."""
+def open_data(
+    plan: TrainingPlan, device: torch.device, progress: Progress
+) -> tuple[DatasetSource, Batch | None]:
+    """Returns this rank's batches, and the clips that previews show; None where there are none."""
     config, manifest = plan.config, plan.manifest
     assert plan.base is not None
     encoder = None
     if manifest.contents != LATENTS:
         number_type = resolve_dtype("auto", device)
-        encoder = VaeEncoder(plan.base, identify_vae(plan.base, config.base), device, number_type)
+        encoder = VaeEncoder(
+            plan.base, identify_vae(plan.base, str(config.distill or config.base)), device, number_type
+        )
     threads = 1 if encoder is not None else 2
     stage_name: StageName = "s2m" if plan.stage == "s2m" else "m2v"
     source = DatasetSource(
@@ -283,7 +326,7 @@ def _previews(
 
 
 def _peak_flops(device: torch.device) -> float | None:
-    """What this GPU makes of one large bf16 matrix product, operations a second; None on a CPU."""
+    """Returns what this GPU makes of one large bf16 matrix product, operations a second; None on a CPU."""
     if device.type != "cuda":
         return None
     left, right = (torch.randn(_MATRIX, _MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -298,7 +341,7 @@ def _peak_flops(device: torch.device) -> float | None:
 def _expect_other_stage(plan: TrainingPlan) -> None:
     """A pipeline needs both stages; the other one has to be finished before this one begins."""
     other = _other_run(plan)
-    if not _is_finished(other):
+    if not is_finished(other):
         raise UsageError(
             f"--export needs both stages, and {other} is no finished run: train it first, then call this "
             "again (a finished run only exports)"
@@ -309,15 +352,9 @@ def _other_run(plan: TrainingPlan) -> Path:
     """The run beside this one; for a student the other student, where that is finished."""
     name = "m2v" if plan.stage == "s2m" else "s2m"
     student = plan.config.out.with_name(name + SUFFIX)
-    if plan.config.distill is not None and _is_finished(student):
+    if plan.config.distill is not None and is_finished(student):
         return student
     return plan.config.out.with_name(name)
-
-
-def _is_finished(run: Path) -> bool:
-    path = run / "train.json"
-    said = read_json(path) if path.is_file() else None
-    return isinstance(said, dict) and said.get("finished") is True
 
 
 def _export(plan: TrainingPlan, target: Path, trained: TrainResult) -> None:
@@ -352,7 +389,7 @@ def _card(s2m: Path, m2v: Path) -> Card:
     facts: dict[str, dict[str, str]] = {}
     notice = None
     for name, run in (("S2M", s2m), ("M2V", m2v)):
-        data, done = read_json(run / "data.json"), read_json(run / "train.json")
+        data, done = read_json(run / DATA), read_json(run / "train.json")
         notice = notice or data.get("notice")
         form, config = data["form"], done["config"]
         size = form["map_size_hw"] if name == "S2M" else form["size_hw"]

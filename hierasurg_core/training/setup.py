@@ -119,7 +119,9 @@ def set_up(
     wrapped = accelerator.prepare_model(model, device_placement=not sharded, evaluation_mode=sharded)
     generator = make_generator(config.seed, device)
     ema = None if config.ema is None else Ema(model, config.ema)
-    state = RunState(stage.name, model, optimizer, accelerator, generator, batches, ema, lora, shell)
+    state = RunState(
+        stage.name, model, optimizer, accelerator, generator, batches, ema, lora, shell, config.optimizer
+    )
     return state, wrapped
 
 

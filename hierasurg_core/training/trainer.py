@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder
@@ -25,30 +25,37 @@ from hierasurg_core.config import TrainConfig, to_dict
 from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.models import CogVideoXStack
 from hierasurg_core.models.lora import Lora
+from hierasurg_core.models.trained import is_finished
 from hierasurg_core.progress import Progress
-from hierasurg_core.runtime import memory_in_use, resolve_device, world_size
-from hierasurg_core.training.acceleration import use_fastest_kernel
-from hierasurg_core.training.batch import Batch
+from hierasurg_core.runtime import (
+    deterministic,
+    memory_in_use,
+    resolve_device,
+    resolve_dtype,
+    wait_for_all,
+    world_size,
+)
+from hierasurg_core.training.acceleration import computing_of, kernel_before, use_fastest_kernel
 from hierasurg_core.training.checkpoint import (
     RunState,
     bytes_needed,
     choose_checkpoint,
     load_checkpoint,
     prune,
+    read_state,
     save_checkpoint,
-    trained_parameters,
     write_finished,
 )
-from hierasurg_core.training.draws import Draws
 from hierasurg_core.training.interrupt import StopRequest
 from hierasurg_core.training.memory import Workload, what_to_lower
 from hierasurg_core.training.metrics import MetricsFile, Window
-from hierasurg_core.training.optimizers import FACTOR, expect_optimizer
+from hierasurg_core.training.optimizers import expect_optimizer
 from hierasurg_core.training.reporting import Reporter
 from hierasurg_core.training.setup import accelerated, expect_fit, set_up
-from hierasurg_core.training.sharding import clip_gradients, let_go
+from hierasurg_core.training.sharding import let_go
 from hierasurg_core.training.source import BatchSource
 from hierasurg_core.training.stages import Stage
+from hierasurg_core.training.steps import Stepper
 
 _NAMED = 8  # clips that an error names
 
@@ -90,6 +97,7 @@ class Extras:
         lora: Train these low-rank updates in place of all weights.
         previews: Called every `config.preview_every` steps.
         reporter: Gets the numbers of each log line, on rank 0.
+        begin: Called by every rank when the run is sure to go on, before its first step.
         load: Lets log lines tell tokens a second and MFU.
         peak_flops: Of the device, operations a second, for MFU.
     """
@@ -97,6 +105,7 @@ class Extras:
     lora: Lora | None = None
     previews: PreviewMaker | None = None
     reporter: Reporter | None = None
+    begin: Callable[[], None] = lambda: None
     load: Workload | None = None
     peak_flops: float | None = None
 
@@ -146,19 +155,31 @@ def train(
     expect_fit(model, stage, config, device)
     expect_optimizer(config, device)
     resumed = choose_checkpoint(out, config.resume)
+    if resumed is not None and (done := finished_already(resumed, out, stage.name, config.steps)) is not None:
+        progress.note(f"{out} is finished with {done.step} steps: nothing is trained")
+        return done
+    wait_for_all()  # no rank writes before all have chosen
     ensure_writable_folder(out)
     check_free_space(
         out, bytes_needed(model, ema=config.ema is not None, keep=config.keep), "the checkpoints"
     )
-    with accelerated(model, config, device) as accelerator, _memory_errors(config, extras):
+    with (
+        deterministic(config.deterministic),
+        accelerated(model, config, device) as accelerator,
+        memory_errors(config, extras),
+    ):
         state, wrapped = set_up(model, stage, batches, config, accelerator, extras.lora)
         if config.sharding == "full" and state.shell is None:
             progress.note("sharding needs several processes; this one holds the whole model")
-        if extras.load is not None and config.precision == "bf16":
-            use_fastest_kernel(model, extras.load.tokens, torch.bfloat16, accelerator.device)
+        if extras.load is not None and (config.precision == "bf16" or config.deterministic):
+            number_type = resolve_dtype(config.precision, accelerator.device)
+            before = None if resumed is None else kernel_before(resumed, accelerator.device)
+            use_fastest_kernel(model, extras.load.tokens, number_type, accelerator.device, before)
+        state.computing = computing_of(model, accelerator.device)
         if resumed is not None:
             load_checkpoint(state, resumed)
             progress.note(f"going on from {resumed}")
+        extras.begin()
         progress.start(f"train {stage.name}", config.steps, "steps")
         progress.advance(min(state.step, config.steps))
         with StopRequest() as stop:
@@ -184,36 +205,14 @@ class _Session:
     def run(self) -> TrainResult:
         state, config = self.state, self.config
         accelerator = state.accelerator
-        parameters = [parameter for _, parameter in trained_parameters(state.model)]
-        draws = Draws(state.generator, accelerator.process_index, accelerator.num_processes)
         metrics = MetricsFile(self.out / "metrics.jsonl", state.step) if accelerator.is_main_process else None
         if accelerator.is_main_process:
             prune(self.out, config.keep)
         window = Window(gradients_may_overflow=config.precision == "fp16")
-        stream = iter(state.batches)
+        stepper = Stepper(state, self.wrapped, self.stage, config)
         with contextlib.closing(metrics) if metrics else contextlib.nullcontext():
             while state.step < config.steps:
-                rate = learning_rate(state.step + 1, config)
-                for group in state.optimizer.param_groups:
-                    group["lr"] = rate * group.get(FACTOR, 1.0)
-                losses, ids = [], []
-                for micro in range(config.accumulate):
-                    batch = self._next(stream, window)
-                    if config.condition_dropout > 0:
-                        dropped_B = draws.uniform((len(batch),)) < config.condition_dropout
-                        batch = batch.without_conditions(dropped_B)
-                    with self._gradients_shared(last=micro + 1 == config.accumulate):
-                        losses_B = self.stage.losses(self.wrapped, batch, draws)
-                        accelerator.backward(losses_B.mean() / config.accumulate)
-                    losses.append(losses_B.detach())
-                    ids.extend(batch.ids)
-                norm = self._clip(parameters)
-                state.optimizer.step()
-                state.optimizer.zero_grad()
-                state.step += 1
-                if state.ema is not None:
-                    state.ema.update(state.step)
-                window.add(state.step, ids, torch.cat(losses), norm)
+                rate = stepper.step(window)
                 self.progress.advance()
 
                 due = state.step % config.checkpoint_every == 0 or state.step == config.steps
@@ -228,30 +227,6 @@ class _Session:
                 if stopping and state.step < config.steps:
                     break
         return self._end()
-
-    def _next(self, stream: Iterator[Batch], window: Window) -> Batch:
-        asked = time.perf_counter()
-        batch = next(stream, None)
-        if batch is None:
-            raise DataError(f"the data ended at step {self.state.step + 1}; a source of batches never ends")
-        batch = batch.to(self.state.accelerator.device)
-        window.waited(time.perf_counter() - asked)
-        return batch
-
-    def _gradients_shared(self, *, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """Only the last backward pass of a step sends gradients to other ranks, unless ranks hold pieces."""
-        whole = self.state.shell is None
-        return (
-            self.state.accelerator.no_sync(self.wrapped) if whole and not last else contextlib.nullcontext()
-        )
-
-    def _clip(self, parameters: list[nn.Parameter]) -> Tensor:
-        """Limits the gradient's norm over all ranks, and returns what it was."""
-        if self.state.shell is not None:
-            return clip_gradients(parameters, self.config.grad_clip)
-        norm = self.state.accelerator.clip_grad_norm_(parameters, self.config.grad_clip)
-        assert norm is not None, "accelerate knows the norm of everything but DeepSpeed's gradients"
-        return norm
 
     def _stopping(self, look: bool) -> bool:
         """Whether to stop after this step; several ranks ask each other, at log lines alone."""
@@ -272,7 +247,7 @@ class _Session:
             last = f"go on from {self.saved}" if self.saved else "start again"
             raise DataError(
                 f"step {bad[0].step}: the {bad[0].what} is not finite for the clips {clips}; look at them, "
-                f"or {last} with a lower learning rate (now {rate:g})"
+                f"or {last} with a lower learning rate (now {self.config.lr:g})"
             )
         own, clips = reports[0], sum(report.clips for report in reports)
         self.loss = sum(report.loss_sum for report in reports) / clips
@@ -321,13 +296,14 @@ class _Session:
         with average:
             self.extras.previews(self.state.model, self.state.step, self.state.accelerator.is_main_process)
         let_go(self.state.model)
-        self.state.accelerator.wait_for_everyone()
+        wait_for_all()
         window.restart_clock()
 
     def _save(self, window: Window) -> None:
         self.saved = save_checkpoint(self.state, self.out, to_dict(self.config))
         if self.state.accelerator.is_main_process:
             prune(self.out, self.config.keep)
+        wait_for_all()
         loss = "" if self.loss is None else f" loss {self.loss:.4g},"
         self.progress.note(f"step {self.state.step}:{loss} saved {self.saved}")
         window.restart_clock()
@@ -342,8 +318,24 @@ class _Session:
         model = self.out / "transformer" if finished else None
         if finished and state.accelerator.is_main_process:
             write_finished(state, self.out, self.saved, to_dict(config))
-        state.accelerator.wait_for_everyone()
+        wait_for_all()
         return TrainResult(state.step, finished, self.saved, model, self.loss, state.seconds)
+
+
+def finished_already(checkpoint: Path, out: Path, stage: str, steps: int) -> TrainResult | None:
+    """Returns how a run ended that has no step left to do; None where there is work.
+
+    Args:
+        checkpoint: The run's last one.
+        out: The run's folder.
+        stage: What the stage is called; a run of another one has work, which its checkpoint will refuse.
+        steps: How many are wanted.
+    """
+    said = read_state(checkpoint)
+    step, own = said["step"], checkpoint.parent.resolve() == out.resolve()
+    if not own or said["stage"] != stage or step < steps or not is_finished(out, step):
+        return None
+    return TrainResult(step, True, checkpoint, out / "transformer", None, said["seconds"])
 
 
 def exposed_communication(wrapped: nn.Module) -> float:
@@ -361,23 +353,13 @@ def exposed_communication(wrapped: nn.Module) -> float:
     return max(whole - hidden, 0.0) / 1e9
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Returns the rate of optimiser step 1, 2, ...: a straight rise, then flat or half a cosine.
-
-    A function of the step alone, so a resumed run needs no schedule's state. The cosine ends at 0 with the
-    last step.
-    """
-    if step <= config.warmup:
-        return config.lr * step / config.warmup
-    if config.schedule == "constant":
-        return config.lr
-    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
 @contextlib.contextmanager
-def _memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
-    """Says which options to lower where GPU memory runs out."""
+def memory_errors(config: TrainConfig, extras: Extras) -> Iterator[None]:
+    """Says which options to lower where GPU memory runs out.
+
+    Raises:
+        ResourceError: In place of torch's own error.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:

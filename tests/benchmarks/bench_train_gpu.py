@@ -41,7 +41,7 @@ def batch_of(name: str, batch: int) -> Batch:
     if name != "s2m":
         return clips
     return dataclasses.replace(
-        clips, first_map_B1CHW=clips.latents_BFCHW[:, :1], maps_BFHW=None, max_id_B=None
+        clips, first_map_B1CHW=clips.clean_latents[:, :1], maps_BFHW=None, max_id_B=None
     )
 
 

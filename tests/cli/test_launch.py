@@ -1,5 +1,6 @@
 """`--gpus`: what is refused, and two real ranks that talk through gloo."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,9 @@ from tiny_runs import write_dataset
 from hierasurg_cli.app import run
 from hierasurg_cli.launch import launch
 from hierasurg_core.artifacts import read_json
+from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig
+from hierasurg_core.config.ranks import Ranks
+from hierasurg_core.config.train import final_folder
 from hierasurg_core.errors import HieraSurgError, ResourceError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -90,25 +94,72 @@ def wait_for_end(process: psutil.Process) -> None:
     ],
 )
 def test_refusals(arguments: dict[str, Any], error: type[HieraSurgError], said: str) -> None:
+    arguments = dict(arguments)
+    device = arguments.pop("device", "cpu")
     with pytest.raises(error, match=said):
-        launch(**{"device": "cpu", **arguments})
+        restarts = arguments.pop("max_restarts", 0)
+        launch(Ranks(**arguments), device=device, max_restarts=restarts)
 
 
 def test_one_process_and_ranks_do_the_work_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch(None, device="auto") is False
-    assert launch(1, device="auto") is False
+    assert launch(Ranks(), device="auto") is False
+    assert launch(Ranks(gpus=1), device="auto") is False
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch(1000, device="auto") is False
+    assert launch(Ranks(gpus=1000), device="auto") is False
 
 
 def test_too_many_gpus_are_refused_before_anything_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["train-m2v", "--gpus", "1000"]) == 5
+    (tmp_path / "clips").mkdir()  # what is missing is said before, without torch
+    assert run(["evaluate", "clips", "--real", "clips", "--gpus", "1000"]) == 5
     assert capsys.readouterr().err.startswith("hierasurg: --gpus 1000 is not possible")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        ("label", "videos: FOLDER/videos, sam: mini"),
+        ("build-dataset", "videos: FOLDER/videos, base: mini"),
+        ("train-s2m", "dataset: FOLDER/dataset, base: mini"),
+        ("train-m2v", "dataset: FOLDER/dataset, base: mini"),
+        ("generate", "num: 2"),
+        ("evaluate", "generated: FOLDER/videos, real: FOLDER/videos"),
+    ],
+)
+def test_ranks_may_stand_in_a_file(
+    folder: Path,
+    command: str,
+    own: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "hierasurg.yaml"
+    own = own.replace("FOLDER", str(folder))
+    for settings, code, said in (
+        ("gpus: 1000", 5, "--gpus 1000 is not possible"),
+        ("nodes: 2", 2, "--nodes needs --rendezvous HOST:PORT"),
+        ("nodes: 2, rendezvous: 'a:1', node-rank: 2", 2, "--node-rank 2 does not exist with --nodes 2"),
+    ):
+        file.write_text(f"{command}: {{{own}, {settings}}}")
+        assert run([command]) == code
+        assert said in capsys.readouterr().err
+    file.write_text(f"{command}: {{{own}, gpus: 0}}")
+    assert run([command, "--gpus", "1000"]) == 5, "an option wins"
+    assert [path.name for path in tmp_path.iterdir()] == ["hierasurg.yaml"]
+
+
+def test_the_unconditional_stage_has_a_folder_of_its_own() -> None:
+    first = TrainM2VConfig(stage="unconditional")
+    assert final_folder(first) == Path("runs/m2v-unconditional")
+    assert final_folder(dataclasses.replace(first, out=Path("x"))) == Path("x")
+    assert final_folder(TrainM2VConfig()) == Path("runs/m2v")
+    assert final_folder(TrainS2MConfig(distill="mini")) == Path("runs/s2m-student")
 
 
 @pytest.mark.slow
@@ -195,3 +246,4 @@ def test_a_fault_of_all_ranks_is_told_once(tmp_path: Path, monkeypatch: pytest.M
     told = [line for line in done.stderr.splitlines() if line.startswith("hierasurg: ")]
     assert len(told) == 1
     assert "fewer than the 2 processes" in told[0]
+    assert not (tmp_path / "many").exists(), "a refused run leaves no logs"

@@ -325,7 +325,9 @@ def test_describe_only_tells(operations: Path, capsys: pytest.CaptureFixture[str
 def test_json_of_the_command(operations: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = config(operations)
     arguments = ["build-dataset", str(wanted.videos), str(wanted.out), "--labels", str(wanted.labels)]
-    assert run([*arguments, "--base", wanted.base, "--device", "cpu", "--no-notice", "--json", "-q"]) == 0
+    assert (
+        run([*arguments, "--base", str(wanted.base), "--device", "cpu", "--no-notice", "--json", "-q"]) == 0
+    )
     said = json.loads(capsys.readouterr().out)
     assert set(said) == {
         *("out", "contents", "videos", "clips", "black", "unlabelled", "built", "pictures", "bytes"),

@@ -19,7 +19,7 @@ from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.conditional import MapMeasurer
 from hierasurg_core.evaluation.evaluate import EvaluateResult, evaluate
 from hierasurg_core.evaluation.measuring import Measured
-from hierasurg_core.evaluation.protocol import Protocol, save_protocol
+from hierasurg_core.evaluation.protocol import Protocol, load_protocol, save_protocol
 from hierasurg_core.evaluation.report.schema import read_report
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.progress import SilentProgress
@@ -255,6 +255,40 @@ def test_wrong_weights_cost_their_own_metrics_only(world: Path, tmp_path: Path):
     assert "bec6519f" in reasons["fvd"]
     assert "fvd-mini" in result.report.metrics
     assert "first-frame-lpips" in result.report.metrics
+
+
+def test_the_protocols_kernel_is_what_is_computed(world: Path, tmp_path: Path):
+    found = {}
+    for kernel in ("cubic", "gaussian", "none"):
+        own = dataclasses.replace(load_protocol(str(world / "protocol.yaml")), kernel=kernel)
+        save_protocol(tmp_path / f"{kernel}.yaml", own)
+        config = settings(
+            world,
+            tmp_path / kernel,
+            protocol=str(tmp_path / f"{kernel}.yaml"),
+            weights_dir=world / "weights",
+            cache=tmp_path / "cache",
+            classifier="none",
+            replicates=0,
+        )
+        found[kernel] = run(world, config).report
+    cubic, gaussian, none = (found[kernel] for kernel in ("cubic", "gaussian", "none"))
+    assert cubic is not None
+    assert gaussian is not None
+    assert none is not None
+    assert cubic.metrics["kvd"].title == "KVD"
+    assert gaussian.metrics["kvd"].title == "KVD (gaussian kernel)"
+    assert gaussian.metrics["kvd-mini"].title == "KVD (mini) (gaussian kernel)"
+    # The row that is gaussian under any protocol is what the gaussian protocol computes.
+    both = ((cubic, "kvd-gaussian"), (gaussian, "kvd"))
+    values = [report.metrics[name].values["model"].value for report, name in both]
+    assert values[0] == values[1]
+    assert cubic.metrics["kvd"].values["model"].value != values[0]
+    assert "kvd-gaussian" not in gaussian.metrics
+    left = {entry.metric: entry.why for entry in none.left_out}
+    for name in ("kvd", "kvd-gaussian", "kvd-mini"):
+        assert name not in none.metrics
+        assert left[name] == "the protocol 'own' has no kernel distance (kernel none)"
 
 
 def test_refused_runs_leave_nothing(world: Path, tmp_path: Path):

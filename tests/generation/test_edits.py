@@ -101,5 +101,14 @@ def test_what_needs_no_maps_is_refused_before_they_are_made():
     expect_possible(parse_edits("remove 0 from 15"), first, 16, NAMES)
     with pytest.raises(UsageError, match="ends with 15"):
         expect_possible(parse_edits("remove 0 from 16"), first, 16, NAMES)
-    with pytest.raises(UsageError, match=r"entities are 0 to 1, and these have no names"):
+    unnamed = (
+        r"these have no names; entities are 0 \(11 % of the frame, centre left\), 1 \(11 % of .*centre\)"
+    )
+    with pytest.raises(UsageError, match=unnamed):
         expect_possible(parse_edits("remove liver"), first, 16, {})
+
+
+def test_a_name_of_two_entities_means_both():
+    clip = PanopticClip(np.repeat(FIRST[None], 3, axis=0), 2)
+    edited = apply_edits(clip, parse_edits("remove grasper"), {0: "grasper", 1: "grasper"})
+    assert set(np.unique(edited.map_FHW[1]).tolist()) <= {2, 3}

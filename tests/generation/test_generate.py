@@ -146,6 +146,7 @@ def test_the_json_says_how_to_make_it_again(assets: Path, tmp_path: Path):
         "edit",
         "notes",
         "sampling",
+        "computing",
         "model",
         "config",
         "versions",
@@ -158,6 +159,11 @@ def test_the_json_says_how_to_make_it_again(assets: Path, tmp_path: Path):
     assert record["seed"] == 2
     assert record["model"]["name"] == "the bundled mini models"
     assert record["sampling"]["num_frames"] == 16
+    assert record["computing"] == {
+        "attention": {"s2m": "default", "m2v": "default"},
+        "chosen_by": {"s2m": "torch", "m2v": "torch"},
+        "deterministic": False,
+    }
     assert set(record["seconds"]) == {"maps", "video", "write"}
     written = tmp_path / "samples" / "generate.yaml"
     again = load_config(GenerateConfig, "generate", files=[written], overrides={}, sets=[])
@@ -258,7 +264,7 @@ def test_a_contact_sheet_shows_every_sample(assets: Path, tmp_path: Path):
     assert result.contact_sheet == tmp_path / "samples" / "contact_sheet.png"
     sheet = read_image(tmp_path / "samples" / "contact_sheet.png")
     assert sheet.shape[1] == 8 * 196 + 4
-    assert sheet.shape[0] == 2 * (20 + 2 * 132 + 4)
+    assert sheet.shape[0] == 2 * (20 + 2 * 132 + 4 + 22)  # caption, frames and maps, gap, legend
 
 
 def test_what_was_chosen_is_said(assets: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +150,24 @@ def test_nan_never_becomes_a_picture(stage: str):
         getattr(broken, stage).proj_out.bias.fill_(torch.nan)
     with pytest.raises(WeightsError, match=f"{stage.upper()} made NaN or infinity in float32; its weights"):
         broken(PHOTO, MAPS.map_FHW[0], NUM_ENTITIES)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"phase": -5}, "phase must be a whole number from 0 to 6, or -1 for none, not -5"),
+        ({"phase": 7}, "phase must be a whole number from 0 to 6, or -1 for none, not 7"),
+        ({"triplet": -7}, "triplet must be a whole number from 0 to 99, or -1 for none, not -7"),
+        ({"triplet": 100}, "triplet must .*, not 100"),
+        ({"triplet": True}, "triplet must .*, not True"),
+        ({"phase": 1.5}, "phase must .*, not 1.5"),
+        ({"phase": [1, 2, 9]}, "phase must .*, not 9"),
+        ({"phase": []}, "phase is empty"),
+    ],
+)
+def test_ids_that_do_not_exist_are_named(pipeline: HieraSurgPipeline, words: dict[str, Any], said: str):
+    with pytest.raises(UsageError, match=said):
+        pipeline(PHOTO, maps=MAPS, num_inference_steps=1, **words)
 
 
 def test_sizes_and_frame_counts_name_the_nearest():

@@ -1,21 +1,29 @@
-"""The contact sheet says which colour of its maps is which id."""
-
 import numpy as np
 import pytest
-from maps.moving_shapes import moving_ids
 
-from hierasurg_core.generation.preview import Strip, colouring, contact_sheet
-from hierasurg_core.maps import PanopticClip
+from hierasurg_core.generation.preview import Strip, contact_sheet
+from hierasurg_core.maps import MAX_LEVELS, PanopticClip, palette_rgb_N3
+
+FRAMES = np.zeros((8, 64, 96, 3), np.uint8)
 
 
-@pytest.mark.parametrize(("frames", "band"), [(16, 20), (2, 80)])  # beside the caption, or in lines below it
-def test_the_legend_shows_every_id_in_its_colour(frames: int, band: int):
-    maps = PanopticClip(moving_ids(18, frames, (64, 96), 1), 18)
-    black_FHWC = np.zeros((frames, 64, 96, 3), np.uint8)
-    sheet_HWC = contact_sheet([Strip("0000: calot, seed 0", black_FHWC, maps)])
-    assert sheet_HWC.shape == (band + 2 * 132 + 4, min(8, frames) * 196 + 4, 3)
-    paint, _ = colouring(maps)
-    wanted = {tuple(map(int, paint(np.array(level, np.uint8)))) for level in maps.levels}
-    assert len(wanted) == len(maps.levels)
-    shown = {tuple(map(int, rgb)) for rgb in sheet_HWC[:band].reshape(-1, 3)}
-    assert wanted <= shown
+def test_a_sheet_says_which_colour_is_what():
+    map_FHW = np.full((8, 64, 96), 2, np.uint8)
+    map_FHW[:, :20], map_FHW[:, :, :5] = 0, 3
+    clip = PanopticClip(map_FHW, 2)  # entity 1 is not seen
+    bare = contact_sheet([Strip("0000", FRAMES, clip)])
+    named = contact_sheet([Strip("0000", FRAMES, clip, {0: "liver", 1: "gut"})])
+    legend_HWC = named[-22:]
+    assert bare.shape == named.shape == (20 + 2 * 132 + 4 + 22, 8 * 196 + 4, 3)
+    assert (bare[:-22] == named[:-22]).all()
+    assert (bare[-22:] != legend_HWC).any()  # "0" became "0 liver"
+    swatches = {tuple(pixel) for pixel in legend_HWC[8, :].tolist()}
+    painted = {tuple(pixel) for pixel in named[180, :].tolist()}
+    palette = {tuple(colour) for colour in palette_rgb_N3(MAX_LEVELS).tolist()}
+    assert len(swatches & palette) == 3  # entity 0, background, border
+    assert painted & palette <= swatches
+
+
+def test_a_sheet_needs_a_sample():
+    with pytest.raises(ValueError, match="max"):
+        contact_sheet([])

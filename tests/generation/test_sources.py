@@ -190,6 +190,20 @@ def test_folders_that_do_not_serve(assets: Path, tmp_path: Path, options: dict[s
         plan(assets, tmp_path, **options)
 
 
+def test_the_line_that_names_the_models_says_how_long_they_were_trained(assets: Path, tmp_path: Path):
+    s2m, m2v = (finished_run(tmp_path, name) for name in ("s2m", "m2v"))
+    for run, steps in ((s2m, 4), (m2v, 1)):
+        write_json(run / "train.json", {"finished": True, "step": steps})
+    assert (
+        plan(assets, tmp_path).name
+        == f"S2M of {s2m}, 4 steps of training, and M2V of {m2v}, 1 step of training"
+    )
+    (m2v / "transformer").rename(m2v / "checkpoint-30")
+    (m2v / "train.json").unlink()
+    write_json(m2v / "checkpoint-30" / "state.json", {"step": 30})
+    assert plan(assets, tmp_path, m2v=str(m2v)).name == f"{MINI} with M2V of {m2v}, 30 steps of training"
+
+
 def test_a_hub_id_without_a_network_is_said(assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match=r"nobody/nothing-at-all is no folder here, and the Hub"):

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generation.test_generate import Told, refused, run
+from generation.test_generate import Told, refused, run, start_files
 
-from hierasurg_core.artifacts import read_json
+from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.errors import UsageError
+from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation import generate
 from hierasurg_core.generation.storyboard import PlannedClip, Segment, plan_clips, plan_stories
 from hierasurg_core.generation.telling import _faded
-from hierasurg_core.maps import load_clip
+from hierasurg_core.maps import load_clip, load_map_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video
+from hierasurg_core.video import read_image, read_video, write_png
 
 ROOT = Path(__file__).parents[2]
 NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}
@@ -138,6 +138,49 @@ def test_a_cut_starts_from_a_scene_of_its_own(assets: Path, tmp_path: Path):
     assert record["story"]["joints"] == []
 
 
+def test_a_cut_starts_from_a_frame_of_the_users_own(assets: Path, tmp_path: Path):
+    start = start_files(tmp_path)
+    (tmp_path / "stories").mkdir()
+    script = tmp_path / "stories" / "story.yaml"  # paths are relative to it, not to the working folder
+    own = "cut: true, frame: ../frame.png, map: ../map.png"
+    script.write_text(
+        "segments:\n- {phase: calot, triplet: 17, seconds: 2}\n"
+        f"- {{phase: packaging, triplet: 12, seconds: 2, {own}}}\n- {{phase: packaging, seconds: 1}}\n"
+    )
+    run(assets, tmp_path, **NO_WORDS, script=script, steps=1)
+    record = read_json(tmp_path / "samples" / "0000.json")
+    starts = [segment["start"] for segment in record["story"]["segments"]]
+    assert starts[0] == {"scene": "000"}
+    assert starts[1]["frame"]["sha256"] == sha256_file(start["frame"])
+    assert starts[1]["map"]["sha256"] == sha256_file(start["map"])
+    assert starts[2] is None
+    told = load_clip(tmp_path / "samples" / "0000_maps.mp4").map_FHW
+    assert (told[2] == load_map_image(start["map"])).mean() > 0.9
+
+
+def test_a_story_may_begin_with_a_frame_of_its_own(assets: Path, tmp_path: Path):
+    start = start_files(tmp_path)
+    script = tmp_path / "story.yaml"
+    script.write_text("segments:\n- {phase: calot, seconds: 2, frame: frame.png, map: map.png}\n")
+    config = GenerateConfig(script=script)
+    (story,) = plan_stories(config, 16, 1, assets / "scenes")
+    first = story.segments[0].start
+    assert first is not None
+    assert first.source["frame"]["path"] == str(start["frame"])
+    twice = GenerateConfig(script=script, frame=start["frame"], map=start["map"])
+    with pytest.raises(UsageError, match=r"story\.yaml, line 2: frame and --frame .* exclude each other"):
+        plan_stories(twice, 16, 1, assets / "scenes")
+
+
+def test_a_frame_of_another_size_than_its_map_names_the_line(assets: Path, tmp_path: Path):
+    start_files(tmp_path)
+    write_png(tmp_path / "frame.png", np.zeros((80, 80, 3), np.uint8))
+    script = tmp_path / "story.yaml"
+    script.write_text("segments:\n- {phase: calot, seconds: 2, frame: frame.png, map: map.png}\n")
+    message = r"story\.yaml, line 2: the map .* is 96x64 px, but its frame .* is 80x80 px"
+    refused(DataError, message, assets, tmp_path, **NO_WORDS, script=script)
+
+
 def test_what_the_vae_lost_fades_out():
     new = np.full((8, 1, 1, 3), 100, np.uint8)
     told, again = np.full((1, 1, 3), 90, np.uint8), np.full((1, 1, 3), 78, np.uint8)
@@ -158,6 +201,11 @@ def test_what_the_vae_lost_fades_out():
         ("segments:\n- {phase: calot, triplet: 17@0-5, seconds: 3}\n", "line 2: the seconds 0-5"),
         ("segments:\n- {phase: calot, second: 3}\n", r"unknown key 'second' \(did you mean 'seconds'"),
         ("segments:\n- {phase: calot, seconds: 3, cut: perhaps}\n", "cut must be true or false"),
+        ("segments:\n- {phase: calot, seconds: 3, map: a.png}\n", "line 2: map needs frame"),
+        (
+            "segments:\n- {phase: calot, seconds: 3}\n- {seconds: 3, frame: a.png}\n",
+            "line 3: frame needs 'cut: true'",
+        ),
         ("segmnts:\n- {phase: calot}\n", r"unknown key 'segmnts' \(did you mean 'segments'"),
     ],
 )

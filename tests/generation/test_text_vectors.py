@@ -50,6 +50,21 @@ def file(tmp_path: Path) -> Path:
     return vectors_file(tmp_path / "vectors.safetensors")
 
 
+def test_vectors_of_ids_that_do_not_exist(file: Path):
+    vectors = load_text_vectors(file, CPU)
+    assert not vectors.phases(torch.tensor([[-1]])).any()
+    assert torch.equal(vectors.phases(torch.tensor([[6, 0]]))[0], vectors.phase_PE[[6, 0]])
+    assert torch.equal(vectors.triplets(torch.tensor([[99]]))[0], vectors.triplet_TE[[99]])
+    for looked_up, wrong in (
+        (vectors.phases, 7),
+        (vectors.phases, 8),
+        (vectors.triplets, 100),
+        (vectors.triplets, -2),
+    ):
+        with pytest.raises(UsageError, match=f"not {wrong}"):
+            looked_up(torch.tensor([[0, wrong]]))
+
+
 def test_vectors_steer_the_sample_and_its_json_names_them(speaking: Path, tmp_path: Path, file: Path):
     run(speaking, tmp_path, text_vectors=file)
     first = files(tmp_path / "samples")

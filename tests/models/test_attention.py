@@ -5,8 +5,19 @@ from models.tiny_models import m2v_inputs, s2m_inputs, tiny_m2v, tiny_s2m
 from torch import nn
 
 from hierasurg_core.models import flash4
-from hierasurg_core.models.attention import FLASH4, FusedAttention, attend, fastest_kernel, use_kernel
+from hierasurg_core.models.attention import (
+    FLASH4,
+    FusedAttention,
+    attend,
+    choose_kernel,
+    chosen_by,
+    fastest_kernel,
+    fixed_kernel,
+    kernel_in_use,
+    use_kernel,
+)
 from hierasurg_core.models.backbone import Attention
+from hierasurg_core.runtime import deterministic
 
 
 def use_three_products(model: nn.Module) -> None:
@@ -80,3 +91,22 @@ def test_flash_attention_4_is_for_gpus():
 def test_only_a_gpu_is_measured():
     cpu = torch.device("cpu")
     assert fastest_kernel(64, 2, 16, torch.bfloat16, cpu) is None
+
+
+def test_the_record_of_a_kernel():
+    model = tiny_s2m()
+    assert kernel_in_use(model) == "default"
+    assert chosen_by("default") == "torch"
+    use_kernel(model, "math")
+    assert kernel_in_use(model) == "math"
+    assert chosen_by("math") == "timing"
+    with deterministic(True):
+        assert chosen_by("math") == "rule"
+
+
+def test_nothing_is_chosen_on_a_cpu():
+    cpu = torch.device("cpu")
+    assert fixed_kernel(torch.bfloat16, cpu) is None
+    with deterministic(True):
+        assert choose_kernel(64, 2, 16, torch.bfloat16, cpu) is None
+    assert choose_kernel(64, 2, 16, torch.bfloat16, cpu, before="flash") is None

@@ -39,13 +39,13 @@ def test_the_newest_clips_take_the_place_of_the_oldest():
     stream = ClipStream(coming, pool=5, batch=64, seed=0, device=CPU)  # rounded up to 6
     stream.wait_for(4)
     batches = iter(stream)
-    assert set(next(batches).latents_BFCHW.flatten().tolist()) == {0, 1}
+    assert set(next(batches).clean_latents.flatten().tolist()) == {0, 1}
     for number in (2, 3, 4):
         coming.put(part(number))
     batch = next(batches)
-    assert set(batch.latents_BFCHW.flatten().tolist()) == {2, 3, 4}
+    assert set(batch.clean_latents.flatten().tolist()) == {2, 3, 4}
     assert batch.phase_BF is not None
-    assert torch.equal(batch.phase_BF[:, 0].float(), batch.latents_BFCHW[:, 0, 0, 0, 0])
+    assert torch.equal(batch.phase_BF[:, 0].float(), batch.clean_latents[:, 0, 0, 0, 0])
     assert stream.drawn == 10
 
 

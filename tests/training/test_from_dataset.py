@@ -37,16 +37,16 @@ def drawn(source: BatchSource, batches: int) -> list[Batch]:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return one.ids == other.ids and torch.equal(one.latents_BFCHW, other.latents_BFCHW)
+    return one.ids == other.ids and torch.equal(one.clean_latents, other.clean_latents)
 
 
 def test_batches_of_either_stage(clips: ClipDataset) -> None:
     maps = drawn(DatasetSource(clips, "s2m", 3), 1)[0]
-    assert maps.latents_BFCHW.shape == (3, 16, 4, 4, 6)
+    assert maps.clean_latents.shape == (3, 16, 4, 4, 6)
     assert maps.first_map_B1CHW is not None
-    assert torch.equal(maps.first_map_B1CHW, maps.latents_BFCHW[:, :1])
+    assert torch.equal(maps.first_map_B1CHW, maps.clean_latents[:, :1])
     video = drawn(DatasetSource(clips, "m2v", 3), 1)[0]
-    assert video.latents_BFCHW.shape == (3, 5, 4, 4, 6)
+    assert video.clean_latents.shape == (3, 5, 4, 4, 6)
     assert video.first_frame_B1CHW.shape == (3, 1, 4, 4, 6)
     assert video.maps_BFHW is not None
     assert video.maps_BFHW.shape == (3, 16, 32, 48)
@@ -65,7 +65,7 @@ def test_video_latents_are_drawn_from_their_posterior(clips: ClipDataset) -> Non
     by_id = {clips.get(index).id: clips.get(index) for index in range(len(clips))}
     scores, kinds = [], set()
     for batch in islice(DatasetSource(clips, "m2v", 4), 40):
-        for name, latents, first in zip(batch.ids, batch.latents_BFCHW, batch.first_frame_B1CHW, strict=True):
+        for name, latents, first in zip(batch.ids, batch.clean_latents, batch.first_frame_B1CHW, strict=True):
             clip = by_id[name]
             mean = torch.from_numpy(clip.video_mean_TChw.copy()).float()
             spread = torch.exp(0.5 * torch.from_numpy(clip.video_logvar_TChw.copy()).float())
@@ -101,7 +101,7 @@ def test_two_ranks_get_what_one_would(clips: ClipDataset) -> None:
     ranks = [drawn(DatasetSource(clips, "m2v", 2, rank=rank, world_size=2), 3) for rank in (0, 1)]
     for whole, first, second in zip(alone, *ranks, strict=True):
         assert whole.ids == first.ids + second.ids
-        assert torch.equal(whole.latents_BFCHW, torch.cat([first.latents_BFCHW, second.latents_BFCHW]))
+        assert torch.equal(whole.clean_latents, torch.cat([first.clean_latents, second.clean_latents]))
 
 
 @pytest.mark.parametrize("stage", ["s2m", "m2v"])

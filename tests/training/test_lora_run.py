@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_runs import m2v_config, s2m_config, train, write_dataset
 from torch import Tensor
 
-from hierasurg_core.errors import WeightsError
+from hierasurg_core.errors import UsageError, WeightsError
 from hierasurg_core.models import load_transformer
-from hierasurg_core.models.lora import LORA_WEIGHTS, TRAINED_WEIGHTS
+from hierasurg_core.models.digest import weights_digest
+from hierasurg_core.models.lora import LORA_WEIGHTS, TRAINED_WEIGHTS, undated
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
@@ -81,10 +82,9 @@ def test_stopped_and_resumed_equals_uninterrupted(root: Path, precision: str) ->
 
 def test_what_does_not_belong_together_is_refused(root: Path) -> None:
     train(s2m_config(root, "updates", lora_rank=2, steps=1))
-    with pytest.raises(WeightsError, match=r"holds low-rank updates, but this run trains all weights"):
-        train(s2m_config(root, "updates", steps=2))
-    with pytest.raises(WeightsError, match="resume with the same lora_rank"):
-        train(s2m_config(root, "updates", lora_rank=3, steps=2))
+    for rank in (0, 3):
+        with pytest.raises(UsageError, match=f"asked for lora_rank {rank}, the run has 2; leave it out"):
+            train(s2m_config(root, "updates", lora_rank=rank, steps=2))
     checkpoint = root / "runs" / "updates" / "checkpoint-1" / "transformer"
     with pytest.raises(WeightsError, match="holds low-rank updates alone"):
         train(s2m_config(root, "refused", base=str(checkpoint.parent)))
@@ -92,3 +92,52 @@ def test_what_does_not_belong_together_is_refused(root: Path) -> None:
     file.write_text(file.read_text().replace(str(root / "model"), str(root / "gone")))
     with pytest.raises(WeightsError, match=r"gone.*, which is not there; bring it back"):
         load_transformer(checkpoint)
+
+
+def test_updates_are_refused_on_a_base_that_has_changed(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    train(s2m_config(tmp_path, "own", lora_rank=2, steps=1))
+    checkpoint = tmp_path / "runs" / "own" / "checkpoint-1" / "transformer"
+    digest = json.loads((checkpoint / "lora.json").read_text())["base_digest"]
+    assert digest == weights_digest(tmp_path / "model" / "transformer")
+    weights = tmp_path / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["transformer_blocks.1.attn1.to_q.weight"][3, 4] += 1e-3
+    save_file(tensors, weights)
+    now = weights_digest(tmp_path / "model" / "transformer")
+    said = f"weights have digest {now[:12]}, the updates were learned on {digest[:12]}; bring that base back"
+    with pytest.raises(WeightsError, match=said):
+        load_transformer(checkpoint)
+    with pytest.raises(WeightsError, match=said):
+        train(s2m_config(tmp_path, "own", lora_rank=2, steps=2))
+    assert load_transformer(tmp_path / "runs" / "own") is not None
+    file = checkpoint / "lora.json"
+    older = {key: value for key, value in json.loads(file.read_text()).items() if key != "base_digest"}
+    file.write_text(json.dumps(older))
+    base = tmp_path / "model" / "transformer"
+    note = f"{checkpoint} does not say which weights of {base} it belongs to: they are taken as they are"
+    with pytest.warns(UserWarning, match=note):
+        load_transformer(checkpoint)
+    assert undated(checkpoint) == note
+    assert undated(tmp_path / "runs" / "own" / "transformer") is None
+
+
+def test_a_digest_sees_names_types_shapes_and_values(tmp_path: Path) -> None:
+    large = torch.arange(1 << 19, dtype=torch.float32)  # 2 MiB: pieces of it count, the last bytes too
+    first = {"a": torch.zeros(2, 3), "b": large}
+    changed: list[dict[str, Tensor]] = [
+        {"c": torch.zeros(2, 3), "b": large},
+        {"a": torch.zeros(2, 3, dtype=torch.float64), "b": large},
+        {"a": torch.zeros(3, 2), "b": large},
+        {"a": torch.full((2, 3), -0.0), "b": large},
+        {"a": torch.zeros(2, 3), "b": torch.cat([large[:-1], torch.tensor([0.5])])},
+    ]
+    digests: list[str] = []
+    for number, tensors in enumerate([first, first, *changed]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
+        digests.append(weights_digest(folder))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 6
+    assert all(len(digest) == 64 for digest in digests)

@@ -14,6 +14,7 @@ from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError, WeightsError
 from hierasurg_core.models import load_transformer
 from hierasurg_core.models.defaults import read_sampling, write_sampling
+from hierasurg_core.models.trained import trained_steps
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
 from hierasurg_core.training.plan import plan_training
 from hierasurg_core.video import read_video
@@ -66,7 +67,7 @@ def test_maps_start_from_the_unconditional_run_and_say_so(root: Path) -> None:
     first = train(m2v_config(root, "two-unconditional", stage="unconditional"))
     assert first.stage == "m2v-unconditional"
     before = load_transformer(root / "runs" / "two-unconditional").state_dict()
-    second = train(m2v_config(root, "two", steps=1))
+    second = train(m2v_config(root, "two", steps=1, base=None))
     assert any("starting from the unconditional run" in note for note in second.notes)
     table = (root / "runs" / "two" / "start.tsv").read_text()
     assert "\tnew\n" not in table
@@ -89,6 +90,7 @@ def test_an_export_samples_each_stage_as_its_own_run_says(tmp_path: Path) -> Non
     base, target = tmp_path / "runs" / "before", tmp_path / "pipeline"
     train(m2v_config(tmp_path, "m2v", base=str(base), steps=1, export=str(target)))
     assert read_sampling(target) == {"s2m": of_s2m, "m2v": of_m2v}
+    assert [trained_steps(target / part) for part in ("s2m", "m2v")] == [1, 1]
     assert read_sampling(tmp_path / "runs" / "m2v") == {"s2m": other, "m2v": of_m2v}
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from hierasurg_core.errors import DataError
 from hierasurg_core.models import CogVideoXDPMScheduler
-from hierasurg_core.training import Draws, M2VStage, S2MStage, Stage
-from hierasurg_core.training.stages import add_noise
+from hierasurg_core.training import Draws, M2VStage, S2MStage
+from hierasurg_core.training.stages import VelocityStage, add_noise
 
 
 def scheduler_of_cogvideox() -> CogVideoXDPMScheduler:
@@ -54,7 +54,7 @@ def draws() -> Draws:
 
 def test_noise_is_the_schedulers() -> None:
     scheduler = scheduler_of_cogvideox()
-    clean = clips(6).latents_BFCHW
+    clean = clips(6).clean_latents
     noisy, velocity, times = add_noise(clean, scheduler.alphas_cumprod, draws())
     again = draws()
     assert torch.equal(times, again.integers(1000, (6,)))
@@ -82,13 +82,13 @@ def test_loss_is_the_published_one_at_all_times() -> None:
 
 
 @pytest.mark.parametrize("stage", [S2MStage(ALPHA_BAR_T), M2VStage(ALPHA_BAR_T)])
-def test_perfect_velocity_has_no_loss(stage: Stage) -> None:
+def test_perfect_velocity_has_no_loss(stage: VelocityStage) -> None:
     batch = clips(6)
     _, target = stage.prediction_and_target(Knowing(), batch, draws())
     prediction, again = stage.prediction_and_target(Knowing(target), batch, draws())
     assert torch.equal(prediction, again)
-    signal_at_the_end = add_noise(batch.latents_BFCHW, torch.zeros(1), draws())
-    assert torch.equal(signal_at_the_end[1], -batch.latents_BFCHW)
+    signal_at_the_end = add_noise(batch.clean_latents, torch.zeros(1), draws())
+    assert torch.equal(signal_at_the_end[1], -batch.clean_latents)
     assert torch.isfinite(target).all()
 
 
@@ -135,7 +135,7 @@ def test_m2v_channels_are_noisy_first_frame() -> None:
 def test_half_latents_are_noised_in_float32() -> None:
     batch = dataclasses.replace(
         clips(2),
-        latents_BFCHW=clips(2).latents_BFCHW.half(),
+        latents_BFCHW=clips(2).clean_latents.half(),
         first_frame_B1CHW=clips(2).first_frame_B1CHW.bfloat16(),
     )
     prediction, target = M2VStage(ALPHA_BAR_T).prediction_and_target(m2v(), batch, draws())

@@ -27,7 +27,7 @@ from hierasurg_core.training import (
 )
 from hierasurg_core.training.checkpoint import WEIGHTS, checkpoints
 from hierasurg_core.training.stages import SquaredLoss, VelocityModel
-from hierasurg_core.training.trainer import learning_rate
+from hierasurg_core.training.steps import learning_rate
 
 
 class StopsAt(SilentProgress):
@@ -203,11 +203,19 @@ def test_log_line_is_the_mean_since_the_last(tmp_path: Path) -> None:
 
 def test_nan_stops_with_step_and_clip_and_no_checkpoint(tmp_path: Path) -> None:
     data = clips()
-    data.latents_BFCHW[4] = math.nan
+    data.clean_latents[4] = math.nan
     settings = config(steps=6, log_every=3, checkpoint_every=3)
     with pytest.raises(DataError, match=r"step [123]: the loss is not finite for the clips video01/000004;"):
         train(s2m(), S2MStage(ALPHA_BAR_T), LatentCacheSource(data, 2), settings, tmp_path, SilentProgress())
     assert checkpoints(tmp_path) == []
+
+
+def test_nan_names_the_rate_that_was_asked_for(tmp_path: Path) -> None:
+    data = clips()
+    data.clean_latents[:] = math.nan
+    settings = config(steps=3, log_every=3, lr=1e8, warmup=0, schedule="cosine")
+    with pytest.raises(DataError, match=r"step 1: .* start again with a lower learning rate \(now 1e\+08\)"):
+        train(s2m(), S2MStage(ALPHA_BAR_T), LatentCacheSource(data, 2), settings, tmp_path, SilentProgress())
 
 
 def test_interrupt_in_the_middle_of_a_save_leaves_the_last_checkpoint(tmp_path: Path) -> None:
@@ -271,6 +279,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     run("s2m", tmp_path, config(steps=1))
     with pytest.raises(WeightsError, match="checkpoint of s2m, not of m2v"):
         run("m2v", tmp_path, config())
+    with pytest.raises(WeightsError, match="holds the state of the optimizer adamw, but this run has muon"):
+        run("s2m", tmp_path, config(optimizer="muon"))
     with pytest.raises(WeightsError, match="no averaged weights"):
         run("s2m", tmp_path, config(ema=0.9))
     with pytest.raises(WeightsError, match="model of the other stage"):
