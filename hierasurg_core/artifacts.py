@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from hierasurg_core.errors import DataError, ResourceError
+from hierasurg_core.text_files import read_json as read_json  # JSON is written and read by one module
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -88,22 +89,6 @@ def write_json(path: Path, obj: Any) -> None:
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False, default=_path_as_text)
     with atomic_file(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        DataError: The file is missing, unreadable or no JSON; the message names it and the place.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no JSON: it is not UTF-8 text") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from error
 
 
 def sha256_file(path: Path) -> str:

@@ -8,11 +8,11 @@ import re
 import typing
 from typing import Any, Literal
 
-from hierasurg_core.errors import UsageError
+from hierasurg_core.errors import UsageError, shown
 
 _MAX_SEED = 2**63 - 1
-_SIZE_HW = re.compile(r"([1-9]\d*)x([1-9]\d*)")
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_SIZE_HW = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,8})")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
 
 
 def check_choices(config: object) -> None:
@@ -34,7 +34,7 @@ def as_size(name: str, text: str | None) -> tuple[int, int] | None:
         return None
     match = _SIZE_HW.fullmatch(text)
     if match is None:
-        raise UsageError(f"{name} must be rows x columns like 480x720, not {text!r}")
+        raise UsageError(f"{name} must be rows x columns like 480x720, not {shown(text)}")
     return int(match[1]), int(match[2])
 
 
@@ -66,7 +66,7 @@ def check_size_hw(name: str, text: str) -> None:
     """Holds rows x columns to what the models can take: sides divisible by 16."""
     match = _SIZE_HW.fullmatch(text)
     if not match:
-        raise UsageError(f"{name} must be rows x columns, as 480x720, not {text!r}")
+        raise UsageError(f"{name} must be rows x columns, as 480x720, not {shown(text)}")
     nearest = "x".join(str(max(16, round(int(side) / 16) * 16)) for side in match.groups())
     if text != nearest:
         raise UsageError(
@@ -77,4 +77,4 @@ def check_size_hw(name: str, text: str) -> None:
 def check_device(device: str) -> None:
     """Holds a device's name to those that exist anywhere."""
     if not _DEVICE.fullmatch(device):
-        raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {device!r}")
+        raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {shown(device)}")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hierasurg_core.config.paths import as_path
 from hierasurg_core.errors import WeightsError
 
 MINI = "mini"
@@ -24,11 +25,12 @@ def local_folder(name: str, parts: Sequence[str] = ()) -> Path:
         parts: Of a Hub model, the only sub-folders needed ("vae"); empty: everything.
 
     Raises:
+        UsageError: The name is empty, or no path.
         WeightsError: No folder, and the Hub does not give it.
     """
     if name == MINI:
         return _BUNDLED
-    folder = Path(name).expanduser()
+    folder = as_path("model", name)
     if folder.is_dir():
         return folder
     if not _HUB_ID.fullmatch(name) or folder.exists():
@@ -49,4 +51,4 @@ def local_folder(name: str, parts: Sequence[str] = ()) -> Path:
 
 def is_at_hand(name: str) -> bool:
     """Tells whether a model can be looked at without fetching anything: it is bundled, or a folder."""
-    return name == MINI or Path(name).expanduser().is_dir()
+    return name == MINI or as_path("model", name).is_dir()
