@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hierasurg_core.errors import UsageError
+from hierasurg_core.errors import UsageError, shown
 
 PHASES: tuple[str, ...] = (
     "preparation",
@@ -23,6 +23,7 @@ PHASES: tuple[str, ...] = (
     "gallbladder-extraction",
 )
 
+_LONGEST_NAME = 200  # characters, however it is written
 _CALOT = tuple(name.replace("carlot", "calot") for name in PHASES)  # the anatomist's spelling
 
 INSTRUMENTS: tuple[str, ...] = ("grasper", "bipolar", "hook", "scissors", "clipper", "irrigator")
@@ -147,6 +148,14 @@ def triplets_of(instrument: str) -> tuple[Triplet, ...]:
     return tuple(triplet for triplet in TRIPLETS if triplet.instrument == instrument)
 
 
+def _expect_short(what: str, text: str) -> None:
+    """Refuses a text that is longer than any name, before the nearest names are looked for."""
+    if len(text) > _LONGEST_NAME:
+        raise UsageError(
+            f"{what} {shown(text)} does not exist: names are at most {_LONGEST_NAME} letters long"
+        )
+
+
 def parse_phase(text: str) -> int:
     """Returns the id (0 to 6) of the phase that a text means.
 
@@ -160,7 +169,8 @@ def parse_phase(text: str) -> int:
         >>> parse_phase("Calot"), parse_phase("clipping & cutting"), parse_phase("6")
         (1, 2, 6)
     """
-    if number := re.fullmatch(r"\s*(?:phase|p)?\s*(\d+)\s*", text.lower()):
+    _expect_short("phase", text)
+    if number := re.fullmatch(r"\s*(?:phase|p)?\s*(\d{1,18})\s*", text.lower()):
         phase = int(number[1])
         if phase < len(PHASES):
             return phase
@@ -191,7 +201,8 @@ def parse_triplet(text: str) -> Triplet:
         >>> parse_triplet("Grasper / retract / gallbladder").id, parse_triplet("irrig,asp,fluid").id
         (17, 82)
     """
-    if re.fullmatch(r"\s*\d+\s*", text):
+    _expect_short("triplet", text)
+    if re.fullmatch(r"\s*\d{1,18}\s*", text):
         if int(text) < len(TRIPLETS):
             return TRIPLETS[int(text)]
         raise UsageError(f"triplet {int(text)} does not exist: ids go from 0 to {len(TRIPLETS) - 1}")

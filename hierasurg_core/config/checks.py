@@ -44,6 +44,12 @@ def at_least(name: str, value: float, lowest: int) -> None:
         raise UsageError(f"{name} must be {lowest} or more, not {value}")
 
 
+def at_most(name: str, value: float, highest: int, why: str = "") -> None:
+    """Holds a number to `highest` or less; `why` follows it in the message."""
+    if value > highest:
+        raise UsageError(f"{name} must be {highest} or less{why}, not {shown(value)}")
+
+
 def above_zero(name: str, value: float) -> None:
     """Holds a number to be positive and finite."""
     if not (value > 0 and math.isfinite(value)):

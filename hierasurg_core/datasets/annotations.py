@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.artifacts import read_json
-from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.errors import DataError, UsageError, shown
 from hierasurg_core.taxonomy import INSTRUMENTS, PHASES, TARGETS, TRIPLETS, VERBS, parse_phase
+from hierasurg_core.text_files import read_text
 
 ABSENT = -1
 CHOLEC80_FPS = 25
@@ -166,9 +167,9 @@ def load_cholect50(path: Path) -> OperationLabels:
     instances: list[tuple[Instance, ...]] = [()] * int(num_frames)
     seen: set[int] = set()
     for key, rows in content["annotations"].items():
-        index = int(key) if re.fullmatch(r"\d+", key) else None
+        index = int(key) if re.fullmatch(r"[0-9]{1,12}", key) else None
         if index is None:
-            raise DataError(f"{path}: {key!r} is no number of a frame")
+            raise DataError(f"{path}: {shown(key)} is no number of a frame")
         if index >= len(instances):
             raise DataError(f"{path}: frame {index} lies behind the {len(instances)} frames of 'num_frames'")
         if index in seen:
@@ -276,7 +277,7 @@ def _check_categories(path: Path, categories: object) -> None:
         raise DataError(f"{path}: 'categories' is {categories!r:.40}, not names by id")
     for kind, names in _CATEGORIES.items():
         for key, name in (categories.get(kind) or {}).items():
-            number = int(key) if re.fullmatch(r"-?\d+", key) else len(names)
+            number = int(key) if re.fullmatch(r"-?[0-9]{1,12}", key) else len(names)
             if number != ABSENT and (not 0 <= number < len(names) or _plain(name) != _plain(names[number])):
                 own = repr(names[number]) if 0 <= number < len(names) else "no such id"
                 raise DataError(f"{path}: categories: {kind} {key} is {name!r}, but {own} in CholecT50")
@@ -328,12 +329,7 @@ def _phase(path: Path, index: int, instances: tuple[Instance, ...]) -> int:
 
 def _table(path: Path, columns: int) -> list[tuple[int, list[str]]]:
     """The lines of a text file after its head, with their numbers from 1."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text file of labels: it is not UTF-8 text") from error
+    lines = read_text(path, form="text file of labels").splitlines()
     head = 1 if lines and not lines[0].split("\t")[0].strip().isdigit() else 0
     rows = [(i, line.split()) for i, line in enumerate(lines[head:], start=head + 1) if line.strip()]
     for line, cells in rows:
@@ -345,9 +341,9 @@ def _table(path: Path, columns: int) -> list[tuple[int, list[str]]]:
 
 
 def _frame(path: Path, line: int, text: str, seen: Mapping[int, _Labels]) -> int:
-    number = int(text) if text.isdigit() else -1
+    number = int(text) if re.fullmatch(r"[0-9]{1,12}", text) else -1
     if not 0 <= number < _LONGEST_S * CHOLEC80_FPS:
-        raise DataError(f"{path}: line {line}: {text!r} is no number of a frame")
+        raise DataError(f"{path}: line {line}: {shown(text)} is no number of a frame")
     if number in seen:
         raise DataError(f"{path}: line {line}: frame {number} is listed twice")
     return number
