@@ -26,7 +26,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_core.artifacts import ensure_writable_folder
-from hierasurg_core.errors import ResourceError, UsageError
+from hierasurg_core.errors import HieraSurgError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -35,6 +35,15 @@ if TYPE_CHECKING:
 _FAILURES = "HIERASURG_FAILURES"  # folder into which a rank of ours says why it ended
 _SECONDS_TO_SAVE = "600"  # that ranks have after a signal, for their last checkpoint
 _RUN = "hierasurg"
+
+
+class RankError(HieraSurgError):
+    """The error that ended a rank, with its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Takes what the rank said."""
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def launch(
@@ -65,7 +74,8 @@ def launch(
     Raises:
         UsageError: Numbers or device that make no sense together.
         ResourceError: This machine has fewer GPUs.
-        typer.Exit: A rank failed; the first error has been shown, and this carries its exit code.
+        RankError: A rank failed; this is the first error of all ranks.
+        typer.Exit: A rank failed by a bug, whose traceback has been shown.
         KeyboardInterrupt: SIGINT or SIGTERM came; every rank was told and has ended.
     """
     _check_numbers(gpus, nodes, node_rank, rendezvous, max_restarts)
@@ -207,7 +217,7 @@ def _run(config: "LaunchConfig", failures: Path) -> None:
     except SignalException as error:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        raise typer.Exit(_show_first(error, failures)) from error
+        raise _first_error(error, failures) from error
 
 
 @contextlib.contextmanager
@@ -221,8 +231,8 @@ def _quiet_launcher() -> Generator[None, None, None]:
         logging.disable(before)
 
 
-def _show_first(error: "ChildFailedError", failures: Path) -> int:
-    """Shows what went wrong first, and returns the exit code that belongs to it.
+def _first_error(error: "ChildFailedError", failures: Path) -> "RankError | typer.Exit":
+    """Returns what went wrong first.
 
     A rank that a signal ended could write nothing and comes before the others, whose errors follow from its
     end; among those of the last attempt that wrote something, the earliest counts.
@@ -236,14 +246,15 @@ def _show_first(error: "ChildFailedError", failures: Path) -> int:
         first = said[0]
         if first["trace"]:
             console.show_trace(f"rank {first['rank']}: {first['trace']}")
-        else:
-            console.show_error(f"{first['message']} (rank {first['rank']})")
-        return int(first["code"])
+            return typer.Exit(int(first["code"]))
+        return RankError(f"{first['message']} (rank {first['rank']})", int(first["code"]))
     rank, failure = min((killed or error.failures).items())
     signalled = failure.exitcode < 0
     how = (
         f"was killed by {failure.signal_name()}" if signalled else f"ended with exit code {failure.exitcode}"
     )
     reason = "; the machine's memory may have run out" if failure.exitcode == -signal.SIGKILL else ""
-    console.show_error(f"rank {rank} {how}{reason}; the other ranks were stopped")
-    return ResourceError.exit_code if signalled else failure.exitcode
+    return RankError(
+        f"rank {rank} {how}{reason}; the other ranks were stopped",
+        ResourceError.exit_code if signalled else failure.exitcode,
+    )

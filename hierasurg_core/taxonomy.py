@@ -151,9 +151,7 @@ def triplets_of(instrument: str) -> tuple[Triplet, ...]:
 def _expect_short(what: str, text: str) -> None:
     """Refuses a text that is longer than any name, before the nearest names are looked for."""
     if len(text) > _LONGEST_NAME:
-        raise UsageError(
-            f"{what} {shown(text)} does not exist: names are at most {_LONGEST_NAME} letters long"
-        )
+        raise UsageError(f"{what} {shown(text)} does not exist: names have at most {_LONGEST_NAME} letters")
 
 
 def parse_phase(text: str) -> int:
