@@ -29,6 +29,7 @@ from hierasurg_core.models import (
     load_vae,
 )
 from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.defaults import SAMPLING, read_pipeline_sampling, read_sampling
 from hierasurg_core.models.hub import local_folder
 from hierasurg_core.models.loading import find_beside, tensor_shapes
@@ -193,7 +194,7 @@ def plan_models(config: GenerateConfig, assets: Path, working: Path) -> ModelPla
         said = {} if beside is None else read_sampling(beside.parent)
         defaults.update({name: said[name]} if name in said else {})
     longest = int(
-        _read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
+        read_model_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
     )
     own = {name: own_sampling(defaults, name, stage.distilled_steps) for name, stage in stages.items()}
     if config.steps is not None and config.steps > longest:
@@ -286,7 +287,7 @@ def _beside(folder: Path, name: str) -> Path | None:
 def _stage(folder: Path, name: str) -> StageModel:
     """Reads what a transformer's config says of it."""
     path = folder / "config.json"
-    config = _read_config(path)
+    config = read_model_config(path)
     cls, arguments = class_and_arguments(config, {}, str(path))
     wanted = S2MTransformer3DModel if name == "s2m" else M2VTransformer3DModel
     if cls is not wanted:
@@ -349,7 +350,7 @@ def _with_text_vectors(
 
 def _expect_channels(stage: StageModel, name: str, vae: Path) -> None:
     """S2M reads three latents side by side, M2V two."""
-    channels = int(_read_config(vae / "config.json").get("latent_channels", 16))
+    channels = int(read_model_config(vae / "config.json").get("latent_channels", 16))
     inputs = 3 if name == "s2m" else 2
     if stage.in_channels != inputs * channels:
         raise WeightsError(
@@ -362,16 +363,6 @@ def _name(base: str | None, replaced: dict[str, Path]) -> str:
     """Says "the bundled mini models with M2V of runs/m2v", or "S2M of runs/s2m and M2V of runs/m2v"."""
     parts = " and ".join(f"{name.upper()} of {path}" for name, path in sorted(replaced.items(), reverse=True))
     return " with ".join(text for text in (base, parts) if text)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise WeightsError(str(error)) from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} holds no JSON object")
-    return config
 
 
 def _describe_folder(folder: Path) -> dict[str, Any]:

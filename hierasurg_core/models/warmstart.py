@@ -20,9 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hierasurg_core.artifacts import read_json
-from hierasurg_core.errors import DataError, WeightsError
+from hierasurg_core.errors import WeightsError
 from hierasurg_core.models.compat import NOT_2B, OUR_CLASSES, PUBLIC_CLASSES, class_and_arguments
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.loading import CONFIG_FILE, named_tensors, tensor_shapes
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.models.transformers import M2VTransformer3DModel, S2MTransformer3DModel
@@ -125,11 +125,8 @@ def starting_arguments(part: Path, cls: type[CogVideoXStack], changes: Mapping[s
         WeightsError: The base is no CogVideoX-2b and not of our stage.
     """
     path = part / CONFIG_FILE
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise WeightsError(str(error)) from error
-    name = config.get("_class_name") if isinstance(config, dict) else None
+    config = read_model_config(path)
+    name = config.get("_class_name")
     if name in (*OUR_CLASSES, *PUBLIC_CLASSES):
         found, arguments = class_and_arguments(config, tensor_shapes(part), str(path))
         if found is not cls:

@@ -25,6 +25,7 @@ from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models import CogVideoXStack, find_transformer
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
 from hierasurg_core.models.hub import is_at_hand, local_folder
 from hierasurg_core.models.loading import CONFIG_FILE, load_scheduler, tensor_shapes
@@ -325,7 +326,7 @@ def _expect_same_vae(manifest: Manifest, vae: VaeIdentity, config: StageConfig, 
 
 def _expect_same_shape(start: WarmStart, part: Path) -> None:
     """A student is a copy of its teacher, tensor by tensor."""
-    said = read_json(part / CONFIG_FILE)
+    said = read_model_config(part / CONFIG_FILE)
     expect_teacher(said.get("distilled_steps"), str(part))
     other = [*start.named("widened", "new"), *start.unused]
     if other:
