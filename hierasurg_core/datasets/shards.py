@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import shutil
 import struct
@@ -22,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.artifacts import atomic_file
-from hierasurg_core.errors import DataError, ResourceError
+from hierasurg_core.errors import DataError, ResourceError, shown
+from hierasurg_core.text_files import parse_json
 
 _FORMAT = "hierasurg dataset"
 _DTYPES = MappingProxyType(
@@ -142,18 +144,19 @@ class Shard:
             metadata = header.pop("__metadata__")
             if metadata["format"] != _FORMAT:
                 raise KeyError(metadata["format"])
-            self.fingerprint: dict[str, object] = json.loads(metadata["fingerprint"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            self.fingerprint: dict[str, object] = parse_json(metadata["fingerprint"], str(path))
+        except (KeyError, TypeError, DataError) as error:
             raise DataError(
                 f"{path} is no shard of a hierasurg data set: build the data set into a folder of its own"
             ) from error
         try:
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            _expect_apart(header, size - start)
             self.tensors: Mapping[str, NDArray[Any]] = {
-                name: _view(mapped, entry, start, size) for name, entry in header.items()
+                name: _view(mapped, entry, start) for name, entry in header.items()
             }
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, LookupError, TypeError, ValueError) as error:
             raise DataError(
                 f"the shard {path} is damaged ({error}): delete it and build the data set again"
             ) from error
@@ -175,20 +178,37 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > min(size, _LARGEST_HEADER):
                 raise ValueError("its header has no end")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length), str(path))
     except OSError as error:
         raise DataError(f"cannot read the shard {path}: {error.strerror}") from error
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, DataError) as error:
         raise DataError(f"{path} is no safetensors file: delete it and build the data set again") from error
     if not isinstance(header, dict):
         raise DataError(f"{path} is no safetensors file: delete it and build the data set again")
     return header, 8 + length, size
 
 
-def _view(mapped: mmap.mmap, entry: dict[str, Any], start: int, size: int) -> NDArray[Any]:
+def _expect_apart(header: dict[str, Any], size: int) -> None:
+    """Holds the tensors to numbers that can be, and to one place each within the file.
+
+    Raises:
+        ValueError, LookupError, TypeError: The header is damaged.
+    """
+    before = 0
+    for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        shape = entry["shape"]
+        if not all(type(number) is int and 0 <= number <= size for number in (begin, end)):
+            raise ValueError(f"its offsets are {shown([begin, end])}")
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
+            raise ValueError(f"a shape is {shown(shape)}")
+        if end - begin != math.prod(shape) * _DTYPES[entry["dtype"]].itemsize:
+            raise ValueError("a tensor reaches beyond its end")
+        if begin != before:
+            raise ValueError("its tensors do not lie one behind the other")
+        before = end
+
+
+def _view(mapped: mmap.mmap, entry: dict[str, Any], start: int) -> NDArray[Any]:
     dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-    begin, end = entry["data_offsets"]
-    count = int(np.prod(shape, dtype=np.int64))
-    if begin < 0 or end - begin != count * dtype.itemsize or start + end > size:
-        raise ValueError("a tensor reaches beyond its end")
-    return np.frombuffer(mapped, dtype, count, start + begin).reshape(shape)
+    return np.frombuffer(mapped, dtype, math.prod(shape), start + entry["data_offsets"][0]).reshape(shape)

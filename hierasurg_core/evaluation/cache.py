@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hierasurg_core.artifacts import atomic_file, ensure_writable_folder
+from hierasurg_core.errors import DataError
+from hierasurg_core.text_files import parse_json
 
 _KEPT = "_kept"
 _WHY = "why"
@@ -90,9 +92,10 @@ class Store:
             with safe_open(path, framework="numpy") as file:
                 wanted = [name for name in file.keys() if name != _KEPT]  # noqa: SIM118 - no mapping
                 rows = {name: file.get_tensor(name) for name in wanted if names is None or name in names}
-                why = json.loads((file.metadata() or {})[_WHY])
+                said = parse_json((file.metadata() or {})[_WHY], str(path))
+                why = {int(place): reason for place, reason in said.items()}
                 kept_B = file.get_tensor(_KEPT)
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError):
+        except (OSError, SafetensorError, LookupError, DataError, AttributeError, ValueError):
             path.unlink(missing_ok=True)
             return None
-        return Stored(rows, kept_B, {int(place): reason for place, reason in why.items()})
+        return Stored(rows, kept_B, why)

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from hierasurg_core.artifacts import atomic_file
+from hierasurg_core.errors import DataError
+from hierasurg_core.text_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class MetricsFile:
     def __init__(self, path: Path, step: int) -> None:
         """Opens the file to go on after `step`; lines of later steps and a torn last line are dropped."""
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _at_most(line, step)]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _at_most(line, step)]
             with atomic_file(path) as part:
                 part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
@@ -137,7 +140,8 @@ class MetricsFile:
 
 def _at_most(line: str, step: int) -> bool:
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError:
+        values = parse_json(line, "a line of the metrics")
+    except DataError:
         return False
-    return isinstance(values, dict) and values.get("step", math.inf) <= step
+    said = values.get("step") if isinstance(values, dict) else None
+    return type(said) is int and said <= step

@@ -14,7 +14,6 @@ All ranks call `run_training`; rank 0 writes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from hierasurg_core.config import to_dict, write_config
 from hierasurg_core.datasets.manifest import MANIFEST
 from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN, VAL
-from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.errors import UsageError
 from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
 from hierasurg_core.models.defaults import read_sampling, write_sampling
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
@@ -42,6 +41,7 @@ from hierasurg_core.models.lora import Lora
 from hierasurg_core.models.warmstart import start_from
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import device_milliseconds, rank, resolve_dtype, wait_for_all, world_size
+from hierasurg_core.text_files import parse_json, read_text
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.checkpoint import choose_checkpoint
 from hierasurg_core.training.distill import (
@@ -60,6 +60,7 @@ from hierasurg_core.training.stages import M2VStage, S2MStage, SampledStage, Unc
 from hierasurg_core.training.trainer import Extras, TrainResult, train
 
 PUBLIC = "public"
+_LONGEST_METRICS = 1 << 30  # bytes of a run of millions of lines
 _MATRIX = 8192  # sides of the product that stands for a GPU's peak (baselines.md)
 
 
@@ -387,9 +388,7 @@ def _teacher_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _last_metrics(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    last = json.loads(lines[-1]) if lines else {}
-    return {"training loss at the end": f"{last['loss']:.4g}"} if "loss" in last else {}
+    lines = read_text(path, most_bytes=_LONGEST_METRICS).splitlines()
+    last = parse_json(lines[-1], f"the last line of {path}") if lines else {}
+    loss = last.get("loss") if isinstance(last, dict) else None
+    return {"training loss at the end": f"{loss:.4g}"} if isinstance(loss, (int, float)) else {}
