@@ -6,9 +6,13 @@ Each check raises a `UsageError` that names the setting, its value and what is p
 import math
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
+from hierasurg_core.config.paths import as_path
 from hierasurg_core.errors import UsageError, shown
+
+SAM_NAMES = ("mini", "tiny", "small", "base-plus", "large")
 
 _MAX_SEED = 2**63 - 1
 _SIZE_HW = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,8})")
@@ -77,6 +81,19 @@ def check_size_hw(name: str, text: str) -> None:
     if text != nearest:
         raise UsageError(
             f"{name} {text} is not possible: sides must be divisible by 16; nearest is {nearest}"
+        )
+
+
+def check_sam(name: str, others: Sequence[str] = ()) -> None:
+    """Holds the name of a SAM 2 to those that exist, `others`, and folders that are there.
+
+    It is checked also where a run needs none, so that a slip of the pen shows at once.
+    """
+    names = (*SAM_NAMES, *others)
+    if name not in names and not (as_path("sam", name) / "config.json").is_file():
+        raise UsageError(
+            f"sam {shown(name)} does not exist: use {', '.join(names)}, or the folder of a SAM 2 of this "
+            "project"
         )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hierasurg_core.config.checks import at_least, at_most, check_choices, check_device, in_seeds
+from hierasurg_core.config.checks import at_least, at_most, check_choices, check_device, check_sam, in_seeds
 from hierasurg_core.config.sampling import Solver
 from hierasurg_core.errors import UsageError
 
@@ -137,6 +137,7 @@ class GenerateConfig:
                 at_least(name, scale, 0)
         at_least("newcomers", self.newcomers, 0)
         check_device(self.device)
+        check_sam(self.sam)
         self._check_start()
         self._check_many()
 

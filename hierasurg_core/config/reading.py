@@ -238,6 +238,6 @@ def _said(value: object) -> str:
 def suggest(name: object, known: Iterable[str]) -> str:
     """The name with a suggestion: "'step' (did you mean 'steps'?)"."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(str(name).replace("-", "_"), names, n=1)
+    near = difflib.get_close_matches(str(name)[:100].replace("-", "_"), names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}"
-    return f"{str(name)!r} ({hint})"
+    return f"{shown(str(name))} ({hint})"
