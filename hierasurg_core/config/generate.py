@@ -15,7 +15,6 @@ Cache = Literal["none", "first-block", "taylorseer", "pab"]
 Memory = Literal["auto", "fast", "offload", "group-offload"]
 Quantize = Literal["none", "fp8", "int8"]
 
-MAX_SAMPLES = 100_000  # of a run
 MAX_STORY_HOURS = 12
 _OF_ONE_START = ("phase", "triplet", "frame", "map", "maps")
 
@@ -47,7 +46,7 @@ class GenerateConfig:
         text_vectors: Safetensors file with a vector by name of phase or triplet, for models that learned from
             such; None: the file that lies with the model.
         out: Folder for the samples.
-        num: How many samples, at most 100,000.
+        num: How many samples, at most 100,000; or stories, at most 5,000.
         batch: Samples made at once; None: the program's choice, which is one on a CPU.
         gpus: Processes on this machine that share the samples; None: one.
         resume: Keep samples that the same request, models and settings have made already.
@@ -128,7 +127,6 @@ class GenerateConfig:
         for name in ("steps", "batch", "gpus", "limit", "seconds"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
-        at_most("num", self.num, MAX_SAMPLES)
         if self.seconds is not None:
             at_most("seconds", self.seconds, MAX_STORY_HOURS * 3600, f" ({MAX_STORY_HOURS} hours)")
         for name in ("guidance", "maps_guidance"):

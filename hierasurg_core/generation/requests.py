@@ -17,7 +17,7 @@ from hierasurg_core.config import GenerateConfig
 from hierasurg_core.config.paths import as_path
 from hierasurg_core.errors import DataError, UsageError, shown
 from hierasurg_core.generation.edits import expect_possible, parse_edits
-from hierasurg_core.generation.entries import Entry, read_entries
+from hierasurg_core.generation.entries import MAX_ENTRIES, Entry, read_entries
 from hierasurg_core.generation.from_dataset import clips_of_dataset
 from hierasurg_core.generation.request import Start, read_starts
 from hierasurg_core.progress import Progress
@@ -63,6 +63,10 @@ def plan_jobs(
         UsageError: As `read_starts`; for a file of requests the message names the line.
         DataError: Likewise.
     """
+    if config.num > MAX_ENTRIES:
+        raise UsageError(
+            f"num must be {MAX_ENTRIES:,} or less, not {config.num}: make several runs, with seeds far apart"
+        )
     if config.requests is not None:
         jobs = _jobs_of_file(config, config.requests, seconds, gallery, progress)
     elif config.from_dataset is not None:

@@ -147,6 +147,7 @@ def plan_stories(config: GenerateConfig, clip_seconds: int, fps: int, gallery: P
             story is longer than 12 hours, or all together have more than 5,000 segments or 100,000 clips.
         DataError: The start frame or its map is damaged.
     """
+    _expect_few(config.num, 1, 1)
     stories: list[Story] = []
     for number in range(config.num):
         own = dataclasses.replace(config, seed=config.seed + number, num=1, seconds=None)

@@ -335,6 +335,10 @@ def test_bad_models_leave_nothing(own_assets: Path, tmp_path: Path):
     message = r"m2v: tensor proj_out\.bias has shape \(3,\), expected \(64,\)"
     refused(WeightsError, message, own_assets, tmp_path)
     save_file({**tensors, "proj_out.bias": torch.full((64,), torch.nan)}, weights)
+    message = rf"{weights}: tensor proj_out\.bias holds NaN or infinity in 64 of 64 numbers"
+    refused(WeightsError, message, own_assets, tmp_path)
+    huge = torch.full_like(tensors["proj_out.weight"], 3e38)
+    save_file({**tensors, "proj_out.weight": huge}, weights)
     refused(WeightsError, "M2V made NaN", own_assets, tmp_path)
     weights.write_bytes(b"hello")
     refused(WeightsError, "damaged", own_assets, tmp_path)
@@ -367,7 +371,9 @@ def test_an_error_in_a_later_sample_keeps_the_earlier_ones(own_assets: Path, tmp
     run(own_assets, tmp_path)
     before = sha256_file(tmp_path / "samples" / "0000.mp4")
     weights = own_assets / "mini" / "s2m" / "diffusion_pytorch_model.safetensors"
-    save_file({**load_file(weights), "proj_out.bias": torch.full((64,), torch.inf)}, weights)
+    tensors = load_file(weights)
+    huge = torch.full_like(tensors["proj_out.weight"], 3e38)
+    save_file({**tensors, "proj_out.weight": huge}, weights)
     refused(WeightsError, "S2M made NaN or infinity", own_assets, tmp_path)
     assert sha256_file(tmp_path / "samples" / "0000.mp4") == before
     assert (tmp_path / "samples" / "notes.txt").read_text() == "mine"

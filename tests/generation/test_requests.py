@@ -102,6 +102,11 @@ def test_a_long_list_is_checked_in_sight_and_bounded(
         plan_jobs(GenerateConfig(requests=file), 16, 1, assets / "scenes", told)
 
 
+def test_a_billion_samples_are_refused_at_once(assets: Path):
+    with pytest.raises(UsageError, match="num must be 100,000 or less, not 1000000000: make several runs"):
+        plan_jobs(GenerateConfig(num=10**9), 16, 1, assets / "scenes", Told())
+
+
 def test_requests_exclude_words_of_one_sample():
     with pytest.raises(UsageError, match="phase and requests exclude each other"):
         GenerateConfig(requests=Path("a.csv"), phase="calot")
