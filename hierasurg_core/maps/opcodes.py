@@ -8,6 +8,7 @@ arguments, which the file itself has to hold.
 """
 
 import pickletools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -47,14 +48,14 @@ class Known:
         return self._call(*args)
 
 
-class Stateful:
+class Stateful(ABC):
     """Something made by a `Known`, whose state the file sets in a second step."""
 
     __slots__ = ()
 
+    @abstractmethod
     def set_state(self, state: object) -> None:
         """Takes the state, or raises `RefusedError`."""
-        raise NotImplementedError  # each subclass has its own
 
 
 def load_plain(file: BinaryIO, known: Mapping[tuple[str, str], Known]) -> object:
