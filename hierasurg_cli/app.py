@@ -1,12 +1,14 @@
 """The program `hierasurg`: its commands, and the boundary at which errors become a line and an exit code.
 
 Exit codes: 0 done; 2 usage and config, 3 data, 4 weights, 5 resources (all from `hierasurg_core.errors`);
-130 interrupted. A bug is no error of the user and keeps its traceback.
+130 interrupted, by Ctrl-C or SIGTERM. A bug is no error of the user and keeps its traceback.
 """
 
 import gc
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -80,8 +82,23 @@ def _failed(message: str, code: int) -> int:
     return code
 
 
+def _treat_sigterm_as_ctrl_c() -> None:
+    """Makes SIGTERM raise KeyboardInterrupt, so that it ends every command in the same clean way.
+
+    Not in ranks: one that waits for the others inside a library would never notice, and their launcher ends
+    them by SIGTERM.
+    """
+    if not launch.is_rank() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The console script's entry."""
     gc.set_threshold(50_000, 20, 100)  # importing torch makes a million objects that stay: look less often
     launch.catch_bugs()
+    _treat_sigterm_as_ctrl_c()
     sys.exit(run(sys.argv[1:]))

@@ -96,6 +96,11 @@ def show_error(message: str) -> None:
     print(f"hierasurg: {' '.join(message.split())}", file=sys.stderr)
 
 
+def show_note(message: str) -> None:
+    """Prints one line worth knowing on stderr."""
+    print(message, file=sys.stderr)
+
+
 def show_trace(trace: str) -> None:
     """Prints the traceback of a bug, which came from another process, on stderr."""
     print(trace.rstrip(), file=sys.stderr)

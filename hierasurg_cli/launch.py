@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -27,6 +28,7 @@ import typer
 from hierasurg_cli import console
 from hierasurg_core.artifacts import ensure_writable_folder
 from hierasurg_core.errors import ResourceError, UsageError
+from hierasurg_core.locking import LOCK_FILE
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -83,13 +85,23 @@ def launch(
         if "OMP_NUM_THREADS" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
         config = _config(ranks, nodes, node_rank, rendezvous, max_restarts, logs)
-        _run(config, failures)
+        _run(config, failures, logs)
     return True
 
 
 def is_rank() -> bool:
     """Tells whether a launcher started this process, ours or another."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def holds_the_lock(node_rank: int) -> bool:
+    """Tells whether this process locks the output folder for all that work together.
+
+    That is the process alone, our launcher on machine 0, or rank 0 of another launcher.
+    """
+    if is_rank():
+        return _FAILURES not in os.environ and os.environ["RANK"] == "0"
+    return node_rank == 0
 
 
 def tell_launcher(message: str, code: int, trace: str = "") -> bool:
@@ -154,6 +166,15 @@ def _check_numbers(
             raise UsageError(f"--rendezvous must be HOST:PORT as 10.0.0.1:29500, not {rendezvous!r}")
 
 
+def _forget_refused_run(logs: Path, before: set[Path]) -> None:
+    """Deletes the logs of ranks that refused the work before they wrote anything into the run's folder."""
+    if {path.name for path in logs.parent.iterdir()} <= {logs.name, LOCK_FILE}:
+        for path in set(logs.iterdir()) - before:
+            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            logs.rmdir()
+
+
 def _expect_gpus(ranks: int, device: str) -> None:
     """Refuses more ranks than GPUs before anything loads."""
     if device == "cpu":
@@ -195,19 +216,23 @@ def _config(
     )
 
 
-def _run(config: "LaunchConfig", failures: Path) -> None:
+def _run(config: "LaunchConfig", failures: Path, logs: Path) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
     command = ["-m", "hierasurg_cli", *sys.argv[1:]]
+    before = set(logs.iterdir())
     try:
         with _quiet_launcher():
             elastic_launch(config, sys.executable)(*command)
     except SignalException as error:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        raise typer.Exit(_show_first(error, failures)) from error
+        code, was_refused = _show_first(error, failures)
+        if was_refused:
+            _forget_refused_run(logs, before)
+        raise typer.Exit(code) from error
 
 
 @contextlib.contextmanager
@@ -221,8 +246,8 @@ def _quiet_launcher() -> Generator[None, None, None]:
         logging.disable(before)
 
 
-def _show_first(error: "ChildFailedError", failures: Path) -> int:
-    """Shows what went wrong first, and returns the exit code that belongs to it.
+def _show_first(error: "ChildFailedError", failures: Path) -> tuple[int, bool]:
+    """Shows what went wrong first; returns its exit code, and whether the work was refused in a line.
 
     A rank that a signal ended could write nothing and comes before the others, whose errors follow from its
     end; among those of the last attempt that wrote something, the earliest counts.
@@ -238,7 +263,7 @@ def _show_first(error: "ChildFailedError", failures: Path) -> int:
             console.show_trace(f"rank {first['rank']}: {first['trace']}")
         else:
             console.show_error(f"{first['message']} (rank {first['rank']})")
-        return int(first["code"])
+        return int(first["code"]), not first["trace"]
     rank, failure = min((killed or error.failures).items())
     signalled = failure.exitcode < 0
     how = (
@@ -246,4 +271,4 @@ def _show_first(error: "ChildFailedError", failures: Path) -> int:
     )
     reason = "; the machine's memory may have run out" if failure.exitcode == -signal.SIGKILL else ""
     console.show_error(f"rank {rank} {how}{reason}; the other ranks were stopped")
-    return ResourceError.exit_code if signalled else failure.exitcode
+    return ResourceError.exit_code if signalled else failure.exitcode, False
