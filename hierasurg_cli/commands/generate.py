@@ -281,4 +281,6 @@ def _as_text(result: "GenerateResult") -> str:
     written = [sample.video for sample in result.samples]
     if result.contact_sheet is not None:
         written.append(result.contact_sheet)
-    return "\n".join([*map(str, written), f"made by {result.model} in {result.seconds:.1f} s"])
+    kept = sum(sample.kept for sample in result.samples)
+    before = f"; {kept} of {len(result.samples)} were there already" if kept else ""
+    return "\n".join([*map(str, written), f"made by {result.model} in {result.seconds:.1f} s{before}"])
