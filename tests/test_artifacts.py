@@ -132,7 +132,7 @@ def test_a_bug_in_a_deleted_folder_stays_a_bug(tmp_path: Path) -> None:
 
 
 def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="^the clip is damaged$"), atomic_file(tmp_path / "a"):
+    with pytest.raises(DataError, match=r"^the clip is damaged$"), atomic_file(tmp_path / "a"):
         raise DataError("the clip is damaged")
 
 

@@ -60,6 +60,12 @@ def extract(
         bool | None,
         typer.Option("--strict/--lenient", help="Decode every frame and refuse videos with damaged ones."),
     ] = None,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite/--keep", help="Replace frames that have maps, and delete the maps (default: refuse)."
+        ),
+    ] = None,
     with_fix: Annotated[
         bool | None,
         typer.Option("--with-fix", help="Accepted, changes nothing: first timestamps are always put right."),
