@@ -274,6 +274,8 @@ def _label_video(job: _Job, out: Path, models: Models, config: LabelConfig, prog
     store = _store(job, out, _identity(job, segmenter, backbone, models.precision, config), config)
     manifest = store.finished()
     if manifest is None:
+        if read_label_manifest(store.folder).get("complete") is True:
+            progress.note(f"{store.folder}: its maps are of other frames or settings and made anew")
         for path in _pictures(job, out):
             path.unlink(missing_ok=True)
         manifest = _label_windows(job, store, segmenter, backbone, config, progress, began)
@@ -305,6 +307,9 @@ def _label_windows(
         max_objects=config.max_objects,
         progress=progress,
     )
+    if state.windows:
+        done = labeller.plan.span(state.windows - 1).stop
+        progress.note(f"{job.folder.name}: goes on behind the {done} frames that are done")
     labeller.skip(state.windows)
     job.frames.bad.update(state.bad)
     spent_before = state.seconds

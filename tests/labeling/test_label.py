@@ -239,6 +239,37 @@ def test_one_folder_a_list_and_a_limit(tmp_path: Path) -> None:
         labelled(videos, only=tmp_path / "list.txt")
 
 
+def test_what_happens_to_maps_that_are_there_is_said(tmp_path: Path) -> None:
+    class Noted(SilentProgress):
+        def __init__(self, stop_at: int = 10**9) -> None:
+            self.notes: list[str] = []
+            self.left = stop_at
+
+        def note(self, message: str) -> None:
+            self.notes.append(message)
+
+        def advance(self, n: int = 1) -> None:
+            self.left -= n
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    videos = tmp_path / "videos"
+    write_frames(videos / "video01", 90)
+
+    def notes(told: Noted, **settings: Any) -> list[str]:
+        label(LabelConfig(videos=videos, batch=8, **settings), torch.device("cpu"), told, TrueModels())
+        return told.notes
+
+    with pytest.raises(KeyboardInterrupt):
+        notes(Noted(stop_at=85))
+    assert notes(Noted()) == ["video01: goes on behind the 79 frames that are done"]
+    assert notes(Noted()) == []
+    masks = videos / "video01_masks"
+    assert notes(Noted(), format="png") == [
+        f"{masks}: its maps are of other frames or settings and made anew"
+    ]
+
+
 @pytest.mark.slow
 def test_processes_share_the_videos(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
