@@ -80,6 +80,17 @@ def atomic_folder(path: Path) -> Generator[Path, None, None]:
         _fsync(path.parent)
 
 
+@contextlib.contextmanager
+def disk_faults_named(path: Path) -> Generator[None, None, None]:
+    """Turns a fault of the disk in the block, which appends to `path`, into an error that names the file.
+
+    Raises:
+        ResourceError: As `atomic_file`; what the block wrote stays.
+    """
+    with _Unfinished(path, path, lambda: None):
+        yield
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Writes `obj` as indented UTF-8 JSON, atomically; paths become text.
 

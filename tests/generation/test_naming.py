@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from full_disk import largest_file
 from generation.test_generate import Told, run
 from generation.test_requests import NO_WORDS, files
 
 from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import GenerateConfig, write_config
-from hierasurg_core.errors import DataError
+from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.generation.naming import own_file, settle_names
 from hierasurg_core.generation.records import writing_sample
 from hierasurg_core.generation.request import Start
@@ -182,6 +183,21 @@ def test_an_error_takes_away_what_it_left_of_a_new_sample(error: BaseException, 
         (tmp_path / "0000_frames").mkdir()
         raise error
     assert [path.name for path in tmp_path.iterdir()] == ["0001.mp4"]
+
+
+def test_a_full_disk_leaves_no_sample_half_written(assets: Path, tmp_path: Path) -> None:
+    run(assets, tmp_path)
+    before = files(tmp_path / "samples")
+    size = max(path.stat().st_size for path in (tmp_path / "samples").glob("*.mp4")) // 2
+    with largest_file(size), pytest.raises(ResourceError, match="larger than a file may be here"):
+        run(assets, tmp_path, seed=1)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "0000.json",
+        "0000.mp4",
+        "0000_maps.mp4",
+        "generate.yaml",
+    ]
+    assert files(tmp_path / "samples") == before
 
 
 def test_an_error_leaves_a_sample_that_was_there(tmp_path: Path) -> None:

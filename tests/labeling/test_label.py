@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from forked import start, start_ranks
+from full_disk import largest_file
 from labeling_program import label_aloud
 from PIL import Image
 from true_segmenter import COLOURS, SIZE_HW, TrueModels, true_map, write_frames
@@ -21,7 +22,7 @@ from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import LabelConfig
 from hierasurg_core.config.label import MapFormat
 from hierasurg_core.datasets.mapfiles import VideoMaps
-from hierasurg_core.errors import DataError
+from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.labeling.label import LabelResult, label
 from hierasurg_core.labeling.store import MANIFEST
 from hierasurg_core.maps import load_clip
@@ -268,6 +269,21 @@ def test_what_happens_to_maps_that_are_there_is_said(tmp_path: Path) -> None:
     assert notes(Noted(), format="png") == [
         f"{masks}: its maps are of other frames or settings and made anew"
     ]
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_frames(videos / "video01", 20)
+    labelled(videos, out=tmp_path / "whole")
+    masks = tmp_path / "full" / "video01_masks"
+    with (
+        largest_file(1000),
+        pytest.raises(ResourceError, match=f"cannot write {masks}/.*: larger than a file"),
+    ):
+        labelled(videos, out=tmp_path / "full")
+    assert [path for path in masks.rglob("*") if ".partial" in path.name] == []
+    labelled(videos, out=tmp_path / "full")
+    assert files(masks) == files(tmp_path / "whole" / "video01_masks")
 
 
 @pytest.mark.slow
