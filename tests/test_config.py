@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hierasurg_core.config import GenerateConfig, TrainConfig, load_config, to_dict, write_config
+from hierasurg_core.config import (
+    GenerateConfig,
+    TrainConfig,
+    TrainM2VConfig,
+    TrainS2MConfig,
+    load_config,
+    to_dict,
+    write_config,
+)
 from hierasurg_core.errors import UsageError
 
 
@@ -207,3 +215,12 @@ def test_to_dict_holds_plain_values_in_order() -> None:
     assert to_dict(Outer()) == {"inner": {"sizes": [1, 2], "rate": 0.5}, "name": "x"}
     assert list(to_dict(GenerateConfig()))[:3] == ["phase", "triplet", "frame"]
     assert to_dict(GenerateConfig())["out"] == "samples"
+
+
+def test_runs_that_are_not_the_model_itself_lie_beside_it() -> None:
+    assert TrainM2VConfig().run_folder == Path("runs/m2v")
+    assert TrainM2VConfig(stage="unconditional").run_folder == Path("runs/m2v-unconditional")
+    assert TrainM2VConfig(stage="unconditional", out=Path("a")).run_folder == Path("a")
+    assert TrainM2VConfig(distill="mini").run_folder == Path("runs/m2v-student")
+    assert TrainS2MConfig(distill="mini").run_folder == Path("runs/s2m-student")
+    assert TrainS2MConfig(distill="mini", out=Path("a")).run_folder == Path("a")

@@ -195,3 +195,4 @@ def test_a_fault_of_all_ranks_is_told_once(tmp_path: Path, monkeypatch: pytest.M
     told = [line for line in done.stderr.splitlines() if line.startswith("hierasurg: ")]
     assert len(told) == 1
     assert "fewer than the 2 processes" in told[0]
+    assert not (tmp_path / "many").exists(), "a refused run leaves no logs"
