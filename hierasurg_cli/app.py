@@ -99,6 +99,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """The console script's entry."""
     gc.set_threshold(50_000, 20, 100)  # importing torch makes a million objects that stay: look less often
+    launch.end_with_launcher()
     launch.catch_bugs()
     _treat_sigterm_as_ctrl_c()
     sys.exit(run(sys.argv[1:]))

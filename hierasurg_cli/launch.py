@@ -9,6 +9,7 @@ Imports torch only to launch.
 """
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig
 
+_LAUNCHER = "HIERASURG_LAUNCHER"  # process number of our launcher
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _FAILURES = "HIERASURG_FAILURES"  # folder into which a rank of ours says why it ended
 _SECONDS_TO_SAVE = "600"  # that ranks have after a signal, for their last checkpoint
 _RUN = "hierasurg"
@@ -81,6 +84,7 @@ def launch(
         ensure_writable_folder(logs)
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
         os.environ[_FAILURES] = str(failures)
+        os.environ[_LAUNCHER] = str(os.getpid())
         os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = _SECONDS_TO_SAVE
         if "OMP_NUM_THREADS" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
@@ -128,6 +132,19 @@ def tell_launcher(message: str, code: int, trace: str = "") -> bool:
         path.write_text(json.dumps(said), encoding="utf-8")
         return True
     return False
+
+
+def end_with_launcher() -> None:
+    """Lets the system kill a rank of ours when its launcher dies, whose lock on the output folder ends then.
+
+    Linux only; elsewhere such ranks end when they next wait for one another.
+    """
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None or not is_rank() or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it died before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def catch_bugs() -> None:
