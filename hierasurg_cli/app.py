@@ -1,13 +1,15 @@
 """The program `hierasurg`: its commands, and the boundary at which errors become a line and an exit code.
 
 Exit codes: 0 done; 2 usage and config, 3 data, 4 weights, 5 resources (all from `hierasurg_core.errors`);
-130 interrupted. A bug is no error of the user and keeps its traceback. With `--json` an error is an object on
-stdout as well: {"error": {"message": ..., "exit_code": ...}}.
+130 interrupted, by Ctrl-C or SIGTERM. A bug is no error of the user and keeps its traceback. With `--json` an
+error is an object on stdout as well: {"error": {"message": ..., "exit_code": ...}}.
 """
 
 import gc
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -84,9 +86,25 @@ def _failed(message: str, code: int, as_json: bool) -> int:
     return code
 
 
+def _treat_sigterm_as_ctrl_c() -> None:
+    """Makes SIGTERM raise KeyboardInterrupt, so that it ends every command in the same clean way.
+
+    Not in ranks: one that waits for the others inside a library would never notice, and their launcher ends
+    them by SIGTERM.
+    """
+    if not launch.is_rank() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The console script's entry."""
     gc.set_threshold(50_000, 20, 100)  # importing torch makes a million objects that stay: look less often
+    launch.end_with_launcher()
     launch.catch_bugs()
+    _treat_sigterm_as_ctrl_c()
     sink = console.guard_stdout()
     sys.exit(console.exit_code(run(sys.argv[1:]), sink))

@@ -178,6 +178,11 @@ def show_error_as_json(message: str, code: int) -> None:
         print(json.dumps({"error": {"message": _one_line(message), "exit_code": code}}, indent=2))
 
 
+def show_note(message: str) -> None:
+    """Prints one line worth knowing on stderr."""
+    print(message, file=sys.stderr)
+
+
 def show_trace(trace: str) -> None:
     """Prints the traceback of a bug, which came from another process, on stderr."""
     _say(trace.rstrip())

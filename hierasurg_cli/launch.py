@@ -9,9 +9,11 @@ Imports torch only to launch.
 """
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -27,23 +29,30 @@ import typer
 from hierasurg_cli import console
 from hierasurg_core.artifacts import ensure_writable_folder
 from hierasurg_core.errors import HieraSurgError, ResourceError, UsageError
+from hierasurg_core.locking import LOCK_FILE
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig
 
+_LAUNCHER = "HIERASURG_LAUNCHER"  # process number of our launcher
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _FAILURES = "HIERASURG_FAILURES"  # folder into which a rank of ours says why it ended
 _SECONDS_TO_SAVE = "600"  # that ranks have after a signal, for their last checkpoint
 _RUN = "hierasurg"
 
 
 class RankError(HieraSurgError):
-    """The error that ended a rank, with its exit code."""
+    """The error that ended a rank, with its exit code.
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        """Takes what the rank said."""
+    `refused` tells that the rank ended itself with this error; else something from outside killed it.
+    """
+
+    def __init__(self, message: str, exit_code: int, *, refused: bool = False) -> None:
+        """Takes the message, without a line break, and the exit code of the rank."""
         super().__init__(message)
         self.exit_code = exit_code
+        self.refused = refused
 
 
 def launch(
@@ -89,17 +98,28 @@ def launch(
         ensure_writable_folder(logs)
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
         os.environ[_FAILURES] = str(failures)
+        os.environ[_LAUNCHER] = str(os.getpid())
         os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = _SECONDS_TO_SAVE
         if "OMP_NUM_THREADS" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
         config = _config(ranks, nodes, node_rank, rendezvous, max_restarts, logs)
-        _run(config, failures)
+        _run(config, failures, logs)
     return True
 
 
 def is_rank() -> bool:
     """Tells whether a launcher started this process, ours or another."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def holds_the_lock(node_rank: int) -> bool:
+    """Tells whether this process locks the output folder for all that work together.
+
+    That is the process alone, our launcher on machine 0, or rank 0 of another launcher.
+    """
+    if is_rank():
+        return _FAILURES not in os.environ and os.environ["RANK"] == "0"
+    return node_rank == 0
 
 
 def tell_launcher(message: str, code: int, trace: str = "") -> bool:
@@ -126,6 +146,19 @@ def tell_launcher(message: str, code: int, trace: str = "") -> bool:
         path.write_text(json.dumps(said), encoding="utf-8")
         return True
     return False
+
+
+def end_with_launcher() -> None:
+    """Lets the system kill a rank of ours when its launcher dies, whose lock on the output folder ends then.
+
+    Linux only; elsewhere such ranks end when they next wait for one another.
+    """
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None or not is_rank() or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it died before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def catch_bugs() -> None:
@@ -162,6 +195,15 @@ def _check_numbers(
         host, _, port = rendezvous.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise UsageError(f"--rendezvous must be HOST:PORT as 10.0.0.1:29500, not {rendezvous!r}")
+
+
+def _forget_refused_run(logs: Path, before: set[Path]) -> None:
+    """Deletes the logs of ranks that refused the work before they wrote anything into the run's folder."""
+    if {path.name for path in logs.parent.iterdir()} <= {logs.name, LOCK_FILE}:
+        for path in set(logs.iterdir()) - before:
+            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            logs.rmdir()
 
 
 def _expect_gpus(ranks: int, device: str) -> None:
@@ -205,19 +247,23 @@ def _config(
     )
 
 
-def _run(config: "LaunchConfig", failures: Path) -> None:
+def _run(config: "LaunchConfig", failures: Path, logs: Path) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
     command = ["-m", "hierasurg_cli", *sys.argv[1:]]
+    before = set(logs.iterdir())
     try:
         with _quiet_launcher():
             elastic_launch(config, sys.executable)(*command)
     except SignalException as error:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        raise _first_error(error, failures) from error
+        first = _first_error(error, failures)
+        if isinstance(first, RankError) and first.refused:
+            _forget_refused_run(logs, before)
+        raise first from error
 
 
 @contextlib.contextmanager
@@ -232,7 +278,7 @@ def _quiet_launcher() -> Generator[None, None, None]:
 
 
 def _first_error(error: "ChildFailedError", failures: Path) -> "RankError | typer.Exit":
-    """Returns what went wrong first.
+    """Returns what went wrong first; the traceback of a bug is shown at once.
 
     A rank that a signal ended could write nothing and comes before the others, whose errors follow from its
     end; among those of the last attempt that wrote something, the earliest counts.
@@ -247,7 +293,7 @@ def _first_error(error: "ChildFailedError", failures: Path) -> "RankError | type
         if first["trace"]:
             console.show_trace(f"rank {first['rank']}: {first['trace']}")
             return typer.Exit(int(first["code"]))
-        return RankError(f"{first['message']} (rank {first['rank']})", int(first["code"]))
+        return RankError(f"{first['message']} (rank {first['rank']})", int(first["code"]), refused=True)
     rank, failure = min((killed or error.failures).items())
     signalled = failure.exitcode < 0
     how = (

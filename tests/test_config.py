@@ -12,6 +12,8 @@ from hierasurg_core.config import (
     GenerateConfig,
     LabelConfig,
     TrainConfig,
+    TrainM2VConfig,
+    TrainS2MConfig,
     load_config,
     to_dict,
     write_config,
@@ -266,3 +268,12 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xef\xbb\xbfgenerate: {steps: 7}\n")
     assert generate_config(files=(path,)).steps == 7
+
+
+def test_runs_that_are_not_the_model_itself_lie_beside_it() -> None:
+    assert TrainM2VConfig().run_folder == Path("runs/m2v")
+    assert TrainM2VConfig(stage="unconditional").run_folder == Path("runs/m2v-unconditional")
+    assert TrainM2VConfig(stage="unconditional", out=Path("a")).run_folder == Path("a")
+    assert TrainM2VConfig(distill="mini").run_folder == Path("runs/m2v-student")
+    assert TrainS2MConfig(distill="mini").run_folder == Path("runs/s2m-student")
+    assert TrainS2MConfig(distill="mini", out=Path("a")).run_folder == Path("a")

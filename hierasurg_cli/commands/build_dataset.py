@@ -8,6 +8,7 @@ import typer
 from hierasurg_cli import console
 from hierasurg_cli.importing import importing
 from hierasurg_cli.options import AsJson, ConfigFile, Quiet, Sets, Verbose, resolve
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import BuildDatasetConfig
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ def build_dataset(
         found = describing.describe(wanted.videos, wanted.labels)
         console.show_result(found, json, lambda result: "\n".join(result.lines()))
         return
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with output_folder(ctx, wanted.out, loudness), console.working(loudness) as progress:
         with importing(progress):
             from hierasurg_core.datasets.build import build_dataset as build
             from hierasurg_core.datasets.plan import plan_dataset

@@ -9,6 +9,7 @@ from hierasurg_cli import console
 from hierasurg_cli.importing import importing
 from hierasurg_cli.launch import launch
 from hierasurg_cli.options import AsJson, ConfigFile, Gpus, Quiet, Sets, Verbose, resolve
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -152,18 +153,20 @@ def evaluate(
 ) -> None:
     """Measure samples against real clips, with protocol and baselines."""
     wanted = resolve(EvaluateConfig, ctx, config, set_)
-    if compare is not None:
-        _compare(compare, wanted.out, json)
-        return
-    if launch(wanted.gpus, device=wanted.device):
-        return
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-        with importing(progress):
-            from hierasurg_core.evaluation.evaluate import evaluate as measure
-            from hierasurg_core.runtime import process_group
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with output_folder(ctx, wanted.out, loudness):
+        if compare is not None:
+            _compare(compare, wanted.out, json)
+            return
+        if launch(wanted.gpus, device=wanted.device):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core.evaluation.evaluate import evaluate as measure
+                from hierasurg_core.runtime import process_group
 
-        with process_group(wanted.device) as device_:
-            result = measure(wanted, progress, device_)
+            with process_group(wanted.device) as device_:
+                result = measure(wanted, progress, device_)
     console.show_result(result, json, _as_text)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.options import AsJson, ConfigFile, Quiet, Sets, Verbose, resolve
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import ExtractConfig
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ def extract(
         bool | None,
         typer.Option("--strict/--lenient", help="Decode every frame and refuse videos with damaged ones."),
     ] = None,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite/--keep", help="Replace frames that have maps, and delete the maps (default: refuse)."
+        ),
+    ] = None,
     with_fix: Annotated[
         bool | None,
         typer.Option("--with-fix", help="Accepted, changes nothing: first timestamps are always put right."),
@@ -71,7 +78,8 @@ def extract(
 ) -> None:
     """Take frames out of videos at a steady rate."""
     wanted = resolve(ExtractConfig, ctx, config, set_)
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with output_folder(ctx, wanted.out, loudness), console.working(loudness) as progress:
         from hierasurg_core.datasets import extract as core
 
         result = core.extract(wanted, progress)

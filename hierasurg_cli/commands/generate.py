@@ -22,6 +22,7 @@ from hierasurg_cli.options import (
     complete_triplet,
     resolve,
 )
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.taxonomy import parse_phase, parse_triplet
 
@@ -263,13 +264,15 @@ def generate(
         parse_phase(wanted.phase)
     if wanted.triplet is not None and not {"@", "+"} & set(wanted.triplet):
         parse_triplet(wanted.triplet)
-    if launch(wanted.gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
-        return
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-        with importing(progress):
-            from hierasurg_core import generation
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with output_folder(ctx, wanted.out, loudness, node_rank):
+        if launch(wanted.gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core import generation
 
-        result = generation.generate(wanted, progress)
+            result = generation.generate(wanted, progress)
     console.show_result(result, json, _as_text)
 
 
@@ -278,4 +281,6 @@ def _as_text(result: "GenerateResult") -> str:
     written = [sample.video for sample in result.samples]
     if result.contact_sheet is not None:
         written.append(result.contact_sheet)
-    return "\n".join([*map(str, written), f"made by {result.model} in {result.seconds:.1f} s"])
+    kept = sum(sample.kept for sample in result.samples)
+    before = f"; {kept} of {len(result.samples)} were there already" if kept else ""
+    return "\n".join([*map(str, written), f"made by {result.model} in {result.seconds:.1f} s{before}"])

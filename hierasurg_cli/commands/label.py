@@ -20,6 +20,7 @@ from hierasurg_cli.options import (
     Verbose,
     resolve,
 )
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import LabelConfig
 
 if TYPE_CHECKING:
@@ -157,16 +158,26 @@ def label(
             checked = check_labels(wanted, progress)
         console.show_result(checked, json, _check_as_text)
         return
-    if launch(gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
-        return
-    with console.working(loudness) as progress:
-        with importing(progress):
-            from hierasurg_core.labeling.label import label as core
-            from hierasurg_core.runtime import process_group
+    with output_folder(ctx, _maps_folder(wanted), loudness, node_rank):
+        if launch(gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core.labeling.label import label as core
+                from hierasurg_core.runtime import process_group
 
-        with process_group(wanted.device) as device_:
-            result = core(wanted, device_, progress)
+            with process_group(wanted.device) as device_:
+                result = core(wanted, device_, progress)
     console.show_result(result, json, _as_text)
+
+
+def _maps_folder(wanted: LabelConfig) -> Path | None:
+    """Where the maps go; None where there are no frames to label."""
+    from hierasurg_core.datasets.frames import maps_folder
+
+    if wanted.out is not None:
+        return wanted.out
+    return maps_folder(wanted.videos) if wanted.videos.is_dir() else None
 
 
 def _as_text(result: "LabelResult") -> str:

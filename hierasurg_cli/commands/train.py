@@ -20,6 +20,7 @@ from hierasurg_cli.options import (
     Verbose,
     resolve,
 )
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import PRESETS, TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.errors import UsageError
 
@@ -322,33 +323,50 @@ def train_m2v(
 def _train(ctx: typer.Context, wanted: TrainS2MConfig | TrainM2VConfig, stage: str) -> None:
     """The work of both commands, whose options lie in the context."""
     given: dict[str, Any] = ctx.params
-    gpus: int | None = given["gpus"]
-    ranks = (gpus or 1) * given["nodes"]
-    if not given["dry_run"] and launch(
-        gpus,
-        device=wanted.device,
-        nodes=given["nodes"],
-        node_rank=given["node_rank"],
-        rendezvous=given["rendezvous"],
-        max_restarts=given["max_restarts"],
-        logs=wanted.out / "logs",
-    ):
-        return
     loudness = console.volume(given["quiet"], given["verbose"], least=ctx.obj)
+    if given["dry_run"]:
+        _plan(wanted, stage, (given["gpus"] or 1) * given["nodes"], loudness, as_json=given["json"])
+        return
+    out = wanted.run_folder
+    with output_folder(ctx, out, loudness, given["node_rank"]):
+        if launch(
+            given["gpus"],
+            device=wanted.device,
+            nodes=given["nodes"],
+            node_rank=given["node_rank"],
+            rendezvous=given["rendezvous"],
+            max_restarts=given["max_restarts"],
+            logs=out / "logs",
+        ):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core.runtime import process_group, world_size
+                from hierasurg_core.training.plan import plan_training
+                from hierasurg_core.training.run import run_training
+
+            with process_group(wanted.device) as device:
+                result = run_training(plan_training(wanted, stage, device, world_size()), device, progress)
+    console.show_result(result, given["json"], _as_text)
+
+
+def _plan(
+    wanted: TrainS2MConfig | TrainM2VConfig,
+    stage: str,
+    ranks: int,
+    loudness: console.Volume,
+    *,
+    as_json: bool,
+) -> None:
+    """Shows what a run would be; writes nothing and takes no lock."""
     with console.working(loudness) as progress:
         with importing(progress):
-            from hierasurg_core.runtime import process_group, world_size
+            from hierasurg_core.runtime import process_group
             from hierasurg_core.training.plan import plan_training
-            from hierasurg_core.training.run import run_training
 
         with process_group(wanted.device) as device:
-            size = ranks if given["dry_run"] else world_size()
-            plan = plan_training(wanted, stage, device, size, dry=given["dry_run"])
-            result = None if given["dry_run"] else run_training(plan, device, progress)
-    if result is None:
-        console.show_result(plan, given["json"], _plan_as_text)
-    else:
-        console.show_result(result, given["json"], _as_text)
+            plan = plan_training(wanted, stage, device, ranks, dry=True)
+    console.show_result(plan, as_json, _plan_as_text)
 
 
 def _preset(name: str | None) -> Path | None:

@@ -132,6 +132,7 @@ class ExtractConfig:
         end: Second to stop before; None: the end of the video.
         only: List of the operations to take; None: all.
         strict: Decode every frame, and refuse a video of which one cannot be decoded.
+        overwrite: Replace frames that have maps, and delete those maps, which no longer fit.
         with_fix: Changes nothing: the fault that this option worked around does not arise here.
 
     Raises:
@@ -149,6 +150,7 @@ class ExtractConfig:
     end: float | None = None
     only: Path | None = None
     strict: bool = False
+    overwrite: bool = False
     with_fix: bool = False
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ Reporting = Literal["none", "tensorboard", "wandb"]
 TextCondition = Literal["labels", "vectors"]
 M2VPart = Literal["unconditional", "maps"]
 
+STUDENT_SUFFIX = "-student"  # of the folder of a run that distils
 PRESETS = Path(__file__).resolve().parent.parent / "assets" / "presets"
 
 
@@ -188,6 +189,16 @@ class TrainStageConfig(TrainConfig):
     distill_guidance: float = 1.0
     distill_own: float = 0.5
 
+    @property
+    def run_folder(self) -> Path:
+        """Returns where the run lies: `out`, or a folder beside the default for a student."""
+        is_default = self.out == type(self)().out
+        return (
+            self.out.with_name(self.out.name + STUDENT_SUFFIX)
+            if self.distill is not None and is_default
+            else self.out
+        )
+
     def __post_init__(self) -> None:
         """Checks ranges and combinations."""
         super().__post_init__()
@@ -244,6 +255,13 @@ class TrainM2VConfig(TrainStageConfig):
     stage: M2VPart = "maps"
     hierarchical: bool | None = None
 
+    @property
+    def run_folder(self) -> Path:
+        """Returns where the run lies; the unconditional stage has a folder beside the default too."""
+        if self.stage == "unconditional" and self.out == type(self)().out:
+            return unconditional_folder(self.out)
+        return super().run_folder
+
     def __post_init__(self) -> None:
         """Checks ranges and combinations."""
         super().__post_init__()
@@ -255,3 +273,8 @@ class TrainM2VConfig(TrainStageConfig):
             raise UsageError("export needs stage maps: the unconditional model makes no pipeline")
         if self.stage == "unconditional" and self.distill is not None:
             raise UsageError("distill needs stage maps: the unconditional model is no one's student")
+
+
+def unconditional_folder(out: Path) -> Path:
+    """Returns where the first stage of an M2V run lies: beside it."""
+    return out.with_name(f"{out.name}-unconditional")

@@ -168,9 +168,15 @@ class ClipReader:
             DataError: The folder is of another rate, or the labels end before the frames.
         """
         if folder.fps is not None and folder.fps != form.fps:
+            again = f"extract it again with --fps {form.fps} (--overwrite, if it has maps)"
+            if folder.fps in CLIP_FRAMES:
+                raise DataError(
+                    f"{folder.name} was extracted at {folder.fps:g} fps, not {form.fps}: give --fps "
+                    f"{folder.fps:g}, or {again}"
+                )
+            rates = " or ".join(map(str, CLIP_FRAMES))
             raise DataError(
-                f"{folder.name} was extracted at {folder.fps:g} fps, not {form.fps}: give --fps "
-                f"{folder.fps:g}, or extract it again with --fps {form.fps}"
+                f"{folder.name} was extracted at {folder.fps:g} fps, but clips have {rates}: {again}"
             )
         end = folder.start + folder.num_frames / form.fps
         if labels is not None and labels.num_frames / labels.fps < end - _LONGEST_UNLABELLED_END:

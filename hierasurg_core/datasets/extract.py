@@ -1,8 +1,9 @@
 """`extract`: operations as video files, or as folders of images, become frame folders.
 
 Owns which videos are found, which are done already, and how the work is shared among threads. It refuses to
-write over what it did not make, and to call a video done that is not whole: the faults of one video are
-told at the end, and the others go on. Loads no torch.
+write over what it did not make, and over frames that have maps unless `overwrite` says so. It never calls a
+video done that is not whole: the faults of one video are told at the end, and the others go on. Loads no
+torch.
 
 A folder's manifest is written before its first frame, as unfinished, with the source's digest and the
 settings; frames appear whole; the manifest becomes finished last. So whatever ends the process, the same
@@ -13,6 +14,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -36,6 +38,9 @@ from hierasurg_core.progress import Progress
 __all__ = ["ExtractResult", "ExtractedVideo", "Failure", "FrameFolder", "extract", "read_manifest"]
 
 _IMAGES_FPS = 1  # CholecT45 and CholecT50
+_FRAME = re.compile(r"\d{6}\.jpg")
+_MAP = re.compile(r"\d{6}\.(pkl|png)")
+_LABELS = "label.json"  # the manifest of maps that `label` made
 _LEFT_OVER = re.compile(r"\d{6}\.jpg|\.\d{6}\..*\.partial\.jpg")
 
 
@@ -123,7 +128,8 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
 
     Raises:
         UsageError: No source was given, or the rate is none that the source has.
-        DataError: There is no video at all, or two are of one operation.
+        DataError: There is no video at all, two are of one operation, or frames that have maps would be
+            replaced and `overwrite` is off.
         ResourceError: The target cannot be written.
 
     Example:
@@ -133,6 +139,8 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     if config.source is None:
         raise UsageError("IN is missing: name a video, or a folder of videos or of image folders")
     sources = find_sources(config.source, config.out, config.only, progress)
+    if not config.overwrite:
+        _expect_no_maps_lost(sources, config)
     artifacts.ensure_writable_folder(config.out)
     write_config(config.out / "extract.yaml", "extract", config)
     cores = _cores()
@@ -181,21 +189,16 @@ class _Job:
 
     def _extract(self, source: Source) -> ExtractedVideo | None:
         config, folder = self._config, self._config.out / source.name
-        identity = {
-            "schema": SCHEMA,
-            "name": source.name,
-            "source": source.path.name,
-            "digest": fr.images_digest(source.images) if source.images else fr.file_digest(source.path),
-            "settings": _settings(config),
-        }
+        identity = _identity(source, config)
         found = fr.manifest_state(folder) if folder.is_dir() else {}
-        same = all(found.get(key) == value for key, value in identity.items())
+        same = _is_same(found, identity)
         if same and found.get("complete") is True and not fr.missing_frames(folder, found["num_frames"]):
             self._advance(found["num_frames"])
             self._refuse_if_strict(source, found["undecodable"])
             return _extracted(source, folder, found, skipped=True)
         if not same:
-            _make_room(folder, owned=bool(found))
+            for message in _make_room(folder, found):
+                self._note(message)
         artifacts.write_json(folder / MANIFEST, {**identity, "complete": False})
         writer = FrameWriter(folder, config, self._advance)
         rest = self._images(source, writer) if source.images else self._video(source, writer)
@@ -313,22 +316,102 @@ def _size_after(config: ExtractConfig, size_hw: tuple[int, int], source: Path) -
     return config.size_hw or crop_hw or size_hw
 
 
-def _make_room(folder: Path, owned: bool) -> None:
-    """Empties a folder of frames that other settings or another source made; refuses those of others.
+def _identity(source: Source, config: ExtractConfig) -> dict[str, Any]:
+    """Returns the part of a manifest that decides about the frames."""
+    return {
+        "schema": SCHEMA,
+        "name": source.name,
+        "source": source.path.name,
+        "digest": fr.images_digest(source.images) if source.images else fr.file_digest(source.path),
+        "settings": _settings(config),
+    }
+
+
+def _is_same(found: dict[str, Any], identity: dict[str, Any]) -> bool:
+    return all(found.get(key) == value for key, value in identity.items())
+
+
+def _expect_no_maps_lost(sources: Sequence[Source], config: ExtractConfig) -> None:
+    """Refuses to replace frames of which maps were made.
+
+    Raises:
+        DataError: There are such; the message names what would be lost.
+    """
+    lost: list[str] = []
+    for source in sources:
+        folder = config.out / source.name
+        masks = _masks_of(folder)
+        found = fr.manifest_state(folder) if folder.is_dir() and _holds_maps(masks) else {}
+        if found and not _is_same(found, _identity(source, config)):
+            lost.append(f"{_described(folder, found)} with maps in {masks}")
+    if lost:
+        more = f" (and {len(lost) - 1} more videos)" if len(lost) > 1 else ""
+        raise DataError(
+            f"{lost[0]}{more} would be replaced by other frames: give another OUT, or --overwrite, which "
+            "deletes these frames and maps"
+        )
+
+
+def _masks_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}_masks")
+
+
+def _holds_maps(masks: Path) -> bool:
+    return masks.is_dir() and any(_MAP.fullmatch(path.name) for path in masks.iterdir())
+
+
+def _described(folder: Path, found: dict[str, Any]) -> str:
+    """Names the frames that a folder holds: "videos/video01: 18 frames at 1 fps"."""
+    count = sum(1 for path in folder.iterdir() if _is_frame(path))
+    settings = found.get("settings")
+    fps = settings.get("fps") if isinstance(settings, dict) else None
+    return f"{folder}: {count} frames" + (f" at {fps:g} fps" if isinstance(fps, (int, float)) else "")
+
+
+def _make_room(folder: Path, found: dict[str, Any]) -> list[str]:
+    """Empties a folder of frames that other settings or another source made, and of their maps.
 
     The manifest says so first, so that no frame of before is ever taken for a new one.
+
+    Args:
+        folder: Of the frames.
+        found: Its manifest; empty where it has none.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        DataError: The frames or maps are those of others.
     """
     artifacts.ensure_writable_folder(folder)
     old = [path for path in folder.iterdir() if _LEFT_OVER.fullmatch(path.name)]
-    if old and not owned:
+    if not found:
+        if old:
+            raise DataError(
+                f"{folder} holds frames that extract did not write ({MANIFEST} is missing): move them away, "
+                "or give another OUT"
+            )
+        return []
+    masks = _masks_of(folder)
+    if _holds_maps(masks) and not (masks / _LABELS).is_file():
         raise DataError(
-            f"{folder} holds frames that extract did not write ({MANIFEST} is missing): move them away, "
-            "or give another OUT"
+            f"{masks} holds maps that label did not write ({_LABELS} is missing): move them away, or give "
+            "another OUT"
         )
-    if owned:
-        artifacts.write_json(folder / MANIFEST, {"schema": SCHEMA, "complete": False})
+    told = [f"{_described(folder, found)} are replaced"] if any(map(_is_frame, old)) else []
+    artifacts.write_json(folder / MANIFEST, {"schema": SCHEMA, "complete": False})
+    if _holds_maps(masks):
+        shutil.rmtree(masks)
+        for picture in (f"{folder.name}_overlay.mp4", f"{folder.name}_sheet.png"):
+            folder.with_name(picture).unlink(missing_ok=True)
+        told.append(f"{masks}: the maps of the frames before are deleted")
     for path in old:
         path.unlink(missing_ok=True)
+    return told
+
+
+def _is_frame(path: Path) -> bool:
+    return _FRAME.fullmatch(path.name) is not None
 
 
 def _remove_behind(folder: Path, num_frames: int) -> None:

@@ -109,6 +109,20 @@ def read_manifest(folder: Path) -> FrameFolder:
     return result
 
 
+def is_frame_folder(folder: Path) -> bool:
+    """Tells whether a folder holds frames itself, not folders of them."""
+    return any((folder / f"000000.{suffix}").exists() for suffix in ("jpg", "jpeg", "png"))
+
+
+def maps_folder(videos: Path) -> Path:
+    """Returns where `videoNN_masks` go by default: beside the frame folders.
+
+    Args:
+        videos: A folder of frame folders, or one of them.
+    """
+    return videos.resolve().parent if is_frame_folder(videos) else videos
+
+
 def numbered_images(folder: Path) -> dict[int, Path]:
     """The images of a folder that are named by six digits, by number, in rising order."""
     found: dict[int, Path] = {}

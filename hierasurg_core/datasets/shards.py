@@ -15,15 +15,16 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core.artifacts import atomic_file
-from hierasurg_core.errors import DataError, ResourceError, shown
+from hierasurg_core.artifacts import atomic_file, disk_faults_named
+from hierasurg_core.errors import DataError, shown
 from hierasurg_core.text_files import parse_json
 
 _FORMAT = "hierasurg dataset"
@@ -57,7 +58,7 @@ class ShardWriter:
             fingerprint: Kept in the header.
         """
         self._path, self._fingerprint = path, dict(fingerprint)
-        self._spools: dict[str, tuple[BinaryIO, np.dtype[Any], tuple[int, ...]]] = {}
+        self._spools: dict[str, tuple[FileIO, np.dtype[Any], tuple[int, ...]]] = {}
         self._rows: dict[str, int] = {}
         self._closing = contextlib.ExitStack()
 
@@ -80,15 +81,16 @@ class ShardWriter:
         if name not in self._spools:
             if dtype not in _CODES:
                 raise ValueError(f"a shard holds no {dtype} ({name})")
-            file = self._closing.enter_context((self._folder / name).open("w+b"))
+            # Without a buffer, whose rest a full disk would refuse once more when the file is closed.
+            file = self._closing.enter_context((self._folder / name).open("w+b", buffering=0))
             self._spools[name], self._rows[name] = (file, dtype, shape), 0
         file, known_dtype, known_shape = self._spools[name]
         if (dtype, shape) != (known_dtype, known_shape):
             raise ValueError(f"{name} is {known_dtype} {known_shape} a row, not {dtype} {shape}")
-        try:
-            file.write(np.ascontiguousarray(rows_Nx).data)
-        except OSError as error:
-            raise ResourceError(f"cannot write {self._path}: {error.strerror}; free the disk") from error
+        with disk_faults_named(self._path):
+            left = np.ascontiguousarray(rows_Nx).reshape(-1).view(np.uint8).data
+            while left:
+                left = left[file.write(left) :]
         first = self._rows[name]
         self._rows[name] += len(rows_Nx)
         return first

@@ -20,7 +20,7 @@ import torch
 from hierasurg_core import artifacts
 from hierasurg_core.config import LabelConfig, write_config
 from hierasurg_core.datasets.annotations import canonical_name
-from hierasurg_core.datasets.frames import FrameFolder, read_manifest
+from hierasurg_core.datasets.frames import FrameFolder, is_frame_folder, maps_folder, read_manifest
 from hierasurg_core.datasets.manifest import NOTICE
 from hierasurg_core.datasets.plan import find_videos
 from hierasurg_core.datasets.splits import read_list
@@ -159,8 +159,7 @@ def find_frame_folders(videos: Path, only: Path | None) -> dict[str, Path]:
         UsageError: The list is unreadable.
         DataError: There is none, or none of the list.
     """
-    own = videos.is_dir() and any((videos / f"000000.{suffix}").exists() for suffix in ("jpg", "jpeg", "png"))
-    found = {_name_of(videos.resolve()): videos} if own else find_videos(videos)
+    found = {_name_of(videos.resolve()): videos} if is_frame_folder(videos) else find_videos(videos)
     if only is None:
         return found
     names = read_list(only, any_name=True)
@@ -180,10 +179,7 @@ def _name_of(folder: Path) -> str:
 
 def out_folder(config: LabelConfig) -> Path:
     """Returns where `videoNN_masks` go: beside the frame folders, unless told otherwise."""
-    if config.out is not None:
-        return config.out
-    own = next(iter(find_frame_folders(config.videos, None).values())) == config.videos
-    return config.videos.resolve().parent if own else config.videos
+    return maps_folder(config.videos) if config.out is None else config.out
 
 
 @dataclass(frozen=True)
@@ -278,6 +274,8 @@ def _label_video(job: _Job, out: Path, models: Models, config: LabelConfig, prog
     store = _store(job, out, _identity(job, segmenter, backbone, models.precision, config), config)
     manifest = store.finished()
     if manifest is None:
+        if read_label_manifest(store.folder).get("complete") is True:
+            progress.note(f"{store.folder}: its maps are of other frames or settings and made anew")
         for path in _pictures(job, out):
             path.unlink(missing_ok=True)
         manifest = _label_windows(job, store, segmenter, backbone, config, progress, began)
@@ -309,6 +307,9 @@ def _label_windows(
         max_objects=config.max_objects,
         progress=progress,
     )
+    if state.windows:
+        done = labeller.plan.span(state.windows - 1).stop
+        progress.note(f"{job.folder.name}: goes on behind the {done} frames that are done")
     labeller.skip(state.windows)
     job.frames.bad.update(state.bad)
     spent_before = state.seconds

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hierasurg_core.artifacts import atomic_file
+from hierasurg_core.artifacts import atomic_file, disk_faults_named
 from hierasurg_core.errors import DataError
 from hierasurg_core.text_files import parse_json
 
@@ -126,12 +126,19 @@ class MetricsFile:
             kept = [line for line in lines if _at_most(line, step)]
             with atomic_file(path) as part:
                 part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with disk_faults_named(path):
+            self._file = path.open("ab", buffering=0)
 
     def write(self, values: dict[str, Any]) -> None:
-        """Writes one line, readable at once by whoever follows the file."""
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
-        self._file.flush()
+        """Writes one line, readable at once by whoever follows the file.
+
+        Raises:
+            ResourceError: The disk is full.
+        """
+        line = json.dumps(values, allow_nan=False) + "\n"
+        with disk_faults_named(self._path):
+            self._file.write(line.encode())
 
     def close(self) -> None:
         """Closes the file."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from hierasurg_core.artifacts import read_json
-from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, to_dict
+from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, to_dict, unconditional_folder
 from hierasurg_core.datasets.dataset import ClipDataset, PixelDataset, open_dataset
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
@@ -40,7 +40,7 @@ from hierasurg_core.models.warmstart import (
     without_weights,
 )
 from hierasurg_core.runtime import free_memory
-from hierasurg_core.training.distill import SUFFIX, expect_teacher, freeze_maps, make_grid
+from hierasurg_core.training.distill import expect_teacher, freeze_maps, make_grid
 from hierasurg_core.training.memory import (
     MemoryEstimate,
     Workload,
@@ -149,7 +149,7 @@ def plan_training(
     if config.lora_rank:
         expect_peft()
     unconditional = isinstance(config, TrainM2VConfig) and config.stage == "unconditional"
-    config = _final_folder(config, stage, unconditional=unconditional)
+    config = dataclasses.replace(config, out=config.run_folder)
     manifest = read_dataset_manifest(config.dataset)
     if config.fps is not None and config.fps != manifest.form.fps:
         raise DataError(
@@ -255,20 +255,6 @@ def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size:
             "processes: use fewer GPUs, or build a larger data set"
         )
     return clips
-
-
-def _final_folder(config: StageConfig, stage: str, *, unconditional: bool) -> StageConfig:
-    """The unconditional stage and students have folders of their own unless another one was named."""
-    if config.distill is not None and config.out == Path("runs") / stage:
-        return dataclasses.replace(config, out=config.out.with_name(stage + SUFFIX))
-    if unconditional and config.out == TrainM2VConfig().out:
-        return dataclasses.replace(config, out=unconditional_folder(config.out))
-    return config
-
-
-def unconditional_folder(out: Path) -> Path:
-    """Returns where the first stage of an M2V run lies: beside it."""
-    return out.with_name(f"{out.name}-unconditional")
 
 
 def _base_name(config: StageConfig, *, unconditional: bool, notes: list[str]) -> str:

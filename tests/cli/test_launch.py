@@ -178,6 +178,22 @@ def test_a_rank_that_dies_stops_the_others(folder: Path, launcher_looks: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_ranks_end_with_a_killed_launcher_and_the_next_run_goes_on(folder: Path) -> None:
+    out = folder / "orphaned"
+    with start(folder, "--steps", "1000000", "--gpus", "2", "--out", out.name) as process:
+        first_steps(process, out)
+        ranks = psutil.Process(process.pid).children()
+        process.kill()
+        for rank in ranks:
+            wait_for_end(rank)
+    done = train(folder, "--steps", "1", "--out", out.name, "--resume", "never")
+    assert done.returncode == 0, done.stderr
+    assert f"orphaned: taking over the lock of process {process.pid} (hierasurg train-s2m)" in done.stderr
+    assert not (out / ".hierasurg.lock").exists()
+
+
+@pytest.mark.slow
 def test_torchrun_works(folder: Path) -> None:
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "hierasurg_cli")
     done = train(folder, "--steps", "1", "--out", "torchrun", "--json", program=torchrun)
@@ -195,3 +211,4 @@ def test_a_fault_of_all_ranks_is_told_once(tmp_path: Path, monkeypatch: pytest.M
     told = [line for line in done.stderr.splitlines() if line.startswith("hierasurg: ")]
     assert len(told) == 1
     assert "fewer than the 2 processes" in told[0]
+    assert not (tmp_path / "many").exists(), "a refused run leaves no logs"

@@ -160,3 +160,15 @@ def test_another_rate_is_refused(tmp_path: Path) -> None:
     folder = dataclasses.replace(good.folder, fps=8.0)
     with pytest.raises(DataError, match="video01 was extracted at 8 fps, not 1: give --fps 8"):
         ClipReader(folder, good.maps, None, ONE_FPS, flip=0, dropout=0)
+
+
+def test_a_rate_that_no_clip_has_is_never_advised(tmp_path: Path) -> None:
+    write_operation(tmp_path, 1, 20)
+    good = reader(tmp_path)
+    folder = dataclasses.replace(good.folder, fps=2.0)
+    with pytest.raises(DataError) as caught:
+        ClipReader(folder, good.maps, None, ONE_FPS, flip=0, dropout=0)
+    assert str(caught.value) == (
+        "video01 was extracted at 2 fps, but clips have 1 or 8: extract it again with --fps 1 (--overwrite, "
+        "if it has maps)"
+    )

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import largest_file
 from safetensors.numpy import load_file
 
 from hierasurg_core.datasets.shards import Shard, ShardWriter, read_fingerprint
-from hierasurg_core.errors import DataError
+from hierasurg_core.errors import DataError, ResourceError
 
 
 def write(path: Path) -> None:
@@ -140,3 +141,17 @@ def test_a_hostile_header_is_one_line(header: bytes, tmp_path: Path) -> None:
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the shard"):
         Shard(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("size", [100, 5000, 20000])
+def test_a_full_disk_leaves_nothing_of_a_shard(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "video01-00000.safetensors"
+    rows = np.arange(4000, dtype=np.int32)
+    with (
+        largest_file(size),
+        pytest.raises(ResourceError, match=r"cannot write .*video01-00000.safetensors: larger than a file"),
+        ShardWriter(path, {"schema": 1}) as shard,
+    ):
+        for _ in range(2):
+            shard.append("start", rows)
+    assert list(tmp_path.iterdir()) == []

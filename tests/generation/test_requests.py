@@ -148,23 +148,32 @@ def test_all_kept_loads_no_model(assets: Path, tmp_path: Path):
         {"phase": "preparation"},
         {"triplet": "17@0-3"},
         {"edit": "remove 0"},
-        {"gif": True},
     ],
 )
-def test_another_request_or_setting_makes_it_anew(assets: Path, tmp_path: Path, change: dict[str, Any]):
+def test_another_request_or_setting_goes_on_with_the_next_number(
+    assets: Path, tmp_path: Path, change: dict[str, Any]
+):
     run(assets, tmp_path)
-    assert not run(assets, tmp_path, **change).samples[0].kept
+    before = files(tmp_path / "samples")
+    sample = run(assets, tmp_path, **change).samples[0]
+    assert not sample.kept
+    assert sample.video == tmp_path / "samples" / "0001.mp4"
+    after = files(tmp_path / "samples")
+    assert {name: after[name] for name in before} == before
 
 
-def test_another_model_or_a_damaged_record_makes_it_anew(own_assets: Path, tmp_path: Path):
+def test_another_model_or_a_damaged_record_goes_on_with_the_next_number(own_assets: Path, tmp_path: Path):
     run(own_assets, tmp_path)
     record = tmp_path / "samples" / "0000.json"
     record.write_text("{")
-    assert not run(own_assets, tmp_path).samples[0].kept
+    sample = run(own_assets, tmp_path).samples[0]
+    assert (sample.kept, sample.video.name) == (False, "0001.mp4")
     weights = own_assets / "mini" / "m2v" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     save_file({**tensors, "proj_out.bias": tensors["proj_out.bias"] + 0.1}, weights)
-    assert not run(own_assets, tmp_path).samples[0].kept
+    sample = run(own_assets, tmp_path).samples[0]
+    assert (sample.kept, sample.video.name) == (False, "0002.mp4")
+    assert record.read_text() == "{"
 
 
 def test_a_batch_makes_what_single_samples_are(assets: Path, tmp_path: Path):

@@ -116,13 +116,15 @@ def test_a_killed_story_goes_on_to_the_same_bytes(assets: Path, tmp_path: Path):
         assert filecmp.cmp(tmp_path / "parts" / name, tmp_path / "whole" / name, shallow=False)
 
 
-def test_parts_of_another_story_are_made_anew(assets: Path, tmp_path: Path):
+def test_parts_of_another_story_stay_for_it(assets: Path, tmp_path: Path):
     parts = tmp_path / "samples" / "0000_parts"
     parts.mkdir(parents=True)
     (parts / "story.json").write_text('{"fingerprint": "other"}')
     (parts / "000000.safetensors").write_bytes(b"of another story")
     run(assets, tmp_path, seconds=4)
-    assert len(read_video(tmp_path / "samples" / "0000.mp4")[0]) == 4
+    assert len(read_video(tmp_path / "samples" / "0001.mp4")[0]) == 4
+    assert (parts / "000000.safetensors").read_bytes() == b"of another story"
+    assert not (tmp_path / "samples" / "0001_parts").exists()
 
 
 def test_a_cut_starts_from_a_scene_of_its_own(assets: Path, tmp_path: Path):
