@@ -13,7 +13,8 @@ from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.phantom import draw
 from hierasurg_core.phantom.measure import uint8_video
-from hierasurg_core.video import iter_video, read_comment, read_image, read_video, write_mp4, write_png
+from hierasurg_core.pictures import read_image, write_png
+from hierasurg_core.video import iter_video, read_comment, read_video, write_mp4
 
 
 def smooth_video(num_frames: int = 5, height: int = 64, width: int = 96) -> np.ndarray:

@@ -59,6 +59,14 @@ def extract(
         bool | None,
         typer.Option("--strict/--lenient", help="Decode every frame and refuse videos with damaged ones."),
     ] = None,
+    deinterlace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X",
+            help="Take combs out of interlaced video: auto or off (default: auto).",
+            autocompletion=lambda: ["auto", "off"],
+        ),
+    ] = None,
     with_fix: Annotated[
         bool | None,
         typer.Option("--with-fix", help="Accepted, changes nothing: first timestamps are always put right."),

@@ -9,6 +9,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hierasurg_core.config.checks import (
     above_zero,
@@ -132,6 +133,7 @@ class ExtractConfig:
         end: Second to stop before; None: the end of the video.
         only: List of the operations to take; None: all.
         strict: Decode every frame, and refuse a video of which one cannot be decoded.
+        deinterlace: "auto" takes the combs out of frames that the video calls interlaced; "off" keeps them.
         with_fix: Changes nothing: the fault that this option worked around does not arise here.
 
     Raises:
@@ -149,10 +151,12 @@ class ExtractConfig:
     end: float | None = None
     only: Path | None = None
     strict: bool = False
+    deinterlace: Literal["auto", "off"] = "auto"
     with_fix: bool = False
 
     def __post_init__(self) -> None:
         """Checks ranges."""
+        check_choices(self)
         above_zero("fps", self.fps)
         for name in ("size", "crop"):
             as_size(name, getattr(self, name))

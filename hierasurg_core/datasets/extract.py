@@ -15,7 +15,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,17 +26,18 @@ from typing import Any
 from hierasurg_core import artifacts
 from hierasurg_core.config import ExtractConfig, write_config
 from hierasurg_core.datasets import frames as fr
+from hierasurg_core.datasets.bounds import Look, check_space, look_at, size_after
 from hierasurg_core.datasets.decoding import VideoFrames
 from hierasurg_core.datasets.frames import MANIFEST, SCHEMA, FrameFolder, read_manifest
 from hierasurg_core.datasets.selection import Grid
 from hierasurg_core.datasets.sources import Source, find_sources
 from hierasurg_core.datasets.writing import BesideDecoder, FrameWriter
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError
+from hierasurg_core.pictures import Picture
 from hierasurg_core.progress import Progress
 
 __all__ = ["ExtractResult", "ExtractedVideo", "Failure", "FrameFolder", "extract", "read_manifest"]
 
-_IMAGES_FPS = 1  # CholecT45 and CholecT50
 _LEFT_OVER = re.compile(r"\d{6}\.jpg|\.\d{6}\..*\.partial\.jpg")
 
 
@@ -69,6 +71,11 @@ class Failure:
     name: str
     message: str
     exit_code: int
+
+    @classmethod
+    def of(cls, name: str, error: HieraSurgError) -> "Failure":
+        """Returns a video's failure by an error."""
+        return cls(name, str(error), error.exit_code)
 
 
 @dataclass(frozen=True)
@@ -110,9 +117,11 @@ class ExtractResult:
 def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     """Takes frames out of videos at a steady rate.
 
-    Frame j of a folder is what the video shows j / fps seconds after its first frame: at 8 fps out of 25,
-    frame floor(25 j / 8). Folders of images (CholecT45 and CholecT50, 1 fps) are renumbered into the same
-    form; JPEGs that are neither cut nor resized are copied as they are.
+    Frame j of a folder is what the video shows j / fps seconds after its first frame, the last frame whose
+    time stamp is not later: at 8 fps out of 25, frame floor(25 j / 8). Frames are written as a player shows
+    them (see `hierasurg_core.display`). Folders of images (CholecT45 and CholecT50, 1 fps) are renumbered
+    into the same form (see `hierasurg_core.pictures`); upright 8-bit JPEGs that are neither cut nor resized
+    are copied as they are. What was done to pixels is told in one line a source, and kept in its manifest.
 
     Args:
         config: What to extract, how and where to.
@@ -122,9 +131,9 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
         The videos that are done, and the faults of the others.
 
     Raises:
-        UsageError: No source was given, or the rate is none that the source has.
+        UsageError: No source was given.
         DataError: There is no video at all, or two are of one operation.
-        ResourceError: The target cannot be written.
+        ResourceError: The target cannot be written, or the disk is too small.
 
     Example:
         >>> extract(ExtractConfig(source=Path("cholec80/videos"), fps=8), SilentProgress())
@@ -133,16 +142,21 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     if config.source is None:
         raise UsageError("IN is missing: name a video, or a folder of videos or of image folders")
     sources = find_sources(config.source, config.out, config.only, progress)
+    looks = {source.name: _look(source, config) for source in sources}
+    usable = {name: look for name, look in looks.items() if isinstance(look, Look)}
+    if not usable:
+        failures = [Failure.of(name, look) for name, look in looks.items() if not isinstance(look, Look)]
+        return ExtractResult(config.out, (), tuple(failures), time.monotonic() - started)
+    check_space(usable, config)
     artifacts.ensure_writable_folder(config.out)
     write_config(config.out / "extract.yaml", "extract", config)
     cores = _cores()
     workers = max(1, min(config.workers or cores, len(sources)))
-    job = _Job(
-        config, progress, threads=1 if cores < 2 * workers else cores // workers + 1, total=len(sources)
-    )
+    threads = 1 if cores < 2 * workers else cores // workers + 1
+    job = _Job(config, progress, threads=threads, looks=looks)
     executor = ThreadPoolExecutor(workers, thread_name_prefix="extract")
     try:
-        progress.start("extract", _estimate(sources, config), "frames")
+        progress.start("extract", _estimate(usable.values(), config), "frames")
         futures = [executor.submit(job.attempt, source) for source in sources]
         wait(futures)
         outcomes = [future.result() for future in futures]
@@ -160,13 +174,19 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
 class _Job:
     """What the threads of one call share."""
 
-    def __init__(self, config: ExtractConfig, progress: Progress, threads: int, total: int) -> None:
+    def __init__(
+        self,
+        config: ExtractConfig,
+        progress: Progress,
+        threads: int,
+        looks: Mapping[str, Look | HieraSurgError],
+    ) -> None:
         self._config = config
         self._progress = progress
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._threads = threads
-        self._total = total
+        self._looks = looks
 
     def stop(self) -> None:
         """Ends all threads soon, between two frames."""
@@ -174,12 +194,15 @@ class _Job:
 
     def attempt(self, source: Source) -> ExtractedVideo | Failure | None:
         """Extracts one video; None where it was stopped."""
+        look = self._looks[source.name]
+        if not isinstance(look, Look):
+            return Failure.of(source.name, look)
         try:
-            return self._extract(source)
+            return self._extract(source, look)
         except HieraSurgError as error:
-            return Failure(source.name, str(error), error.exit_code)
+            return Failure.of(source.name, error)
 
-    def _extract(self, source: Source) -> ExtractedVideo | None:
+    def _extract(self, source: Source, look: Look) -> ExtractedVideo | None:
         config, folder = self._config, self._config.out / source.name
         identity = {
             "schema": SCHEMA,
@@ -190,15 +213,17 @@ class _Job:
         }
         found = fr.manifest_state(folder) if folder.is_dir() else {}
         same = all(found.get(key) == value for key, value in identity.items())
+        same = same and set(look.done) <= set(found.get("pixels", ()))  # else an older program ignored them
         if same and found.get("complete") is True and not fr.missing_frames(folder, found["num_frames"]):
             self._advance(found["num_frames"])
+            self._tell_pixels(source, found.get("pixels", ()))
             self._refuse_if_strict(source, found["undecodable"])
             return _extracted(source, folder, found, skipped=True)
         if not same:
             _make_room(folder, owned=bool(found))
-        artifacts.write_json(folder / MANIFEST, {**identity, "complete": False})
+        artifacts.write_json(folder / MANIFEST, {**identity, "pixels": list(look.done), "complete": False})
         writer = FrameWriter(folder, config, self._advance)
-        rest = self._images(source, writer) if source.images else self._video(source, writer)
+        rest = self._images(source, writer) if source.images else self._video(source, writer, look)
         if rest is None:
             return None
         self._refuse_if_strict(source, rest["undecodable"])
@@ -215,9 +240,9 @@ class _Job:
         artifacts.write_json(folder / MANIFEST, manifest)
         return _extracted(source, folder, manifest, skipped=False)
 
-    def _video(self, source: Source, writer: FrameWriter) -> dict[str, Any] | None:
-        with VideoFrames(source.path) as video:
-            size_hw = _size_after(self._config, video.size_hw, source.path)
+    def _video(self, source: Source, writer: FrameWriter, look: Look) -> dict[str, Any] | None:
+        size_hw = look.size_hw
+        with VideoFrames(source.path, deinterlaces=self._config.deinterlace == "auto") as video:
             picks = video.frames(
                 _grid(self._config),
                 threads=self._threads,
@@ -226,7 +251,11 @@ class _Job:
             )
             with contextlib.closing(picks), BesideDecoder(inline=self._threads == 1) as beside:
                 for indices, frame in picks:
-                    beside.put(lambda i=indices, f=frame: writer.video_frame(i, f, size_hw, source.path))
+                    beside.put(
+                        lambda i=indices, f=frame, d=video.display: writer.video_frame(
+                            i, f, d, size_hw, source.path
+                        )
+                    )
             undecodable, codec, comment = video.undecodable, video.codec, video.comment
         if self._stopped.is_set():
             return None
@@ -234,21 +263,25 @@ class _Job:
             self._note(
                 f"{source.path}: {undecodable} frames cannot be decoded; the ones before take their places"
             )
+        self._tell_pixels(source, video.done)
         said = {} if comment is None else {"comment": comment}
-        return {"codec": codec, **said, "size_hw": list(size_hw), "undecodable": undecodable}
+        return {
+            "codec": codec,
+            **said,
+            "size_hw": list(size_hw),
+            "undecodable": undecodable,
+            "pixels": list(video.done),
+        }
 
     def _images(self, source: Source, writer: FrameWriter) -> dict[str, Any] | None:
         """Images at 1 fps, of which a missing or unreadable one is the one before it."""
         config, grid = self._config, _grid(self._config)
-        if config.fps != _IMAGES_FPS:
-            raise DataError(
-                f"{source.path} holds images at {_IMAGES_FPS} fps: --fps {config.fps:g} needs the video file"
-            )
         first = int(source.images[0].stem)
         numbered = {int(path.stem) - first: path for path in source.images}
         last = max(numbered)
         size_hw: tuple[int, int] | None = None
-        lost, at, before = 0, int(grid.start), b""
+        lost, done = list[str](), Counter[str]()
+        at, before = int(grid.start), b""
         limit = last + 1 if grid.end is None else min(last + 1, at + (grid.count or 0))
         if at >= limit:
             raise DataError(f"{source.path} holds {last + 1} s and ends before --start {config.start:g}")
@@ -256,22 +289,40 @@ class _Job:
             if self._stopped.is_set():
                 return None
             path = numbered.get(number)
-            image, shape = writer.image(path) if path is not None else (None, None)
-            if image is None or shape is None:
-                lost += 1
+            try:
+                image, picture = _image(writer, path, source.path / f"{number + first:06d}")
+            except DataError as error:
+                lost.append(str(error))
                 if not before:
-                    raise DataError(f"{path or source.path}: the first frame is missing or no readable image")
+                    raise DataError(f"{source.path} has no first frame: {error}") from error
                 image = before
-            elif size_hw is None:
-                size_hw = _size_after(config, shape, source.path)
+            else:
+                rows, columns = picture.pixels_HWC.shape[:2]
+                size_hw = size_hw or size_after(config, (rows, columns), source.path)
+                done.update(picture.done)
             writer.put(range(number - at, number - at + 1), image)
             before = image
         if lost:
             self._note(
-                f"{source.path}: {lost} images are missing or unreadable; the ones before take their places"
+                f"{source.path}: {len(lost)} images are missing or unreadable; the ones before take their "
+                f"places; first: {lost[0]}"
             )
+        count = limit - at
+        self._tell_pixels(
+            source, [word if n == count else f"{word} in {n} of {count} images" for word, n in done.items()]
+        )
         suffixes = sorted({path.suffix.lower()[1:] for path in source.images})
-        return {"codec": "+".join(suffixes), "size_hw": list(size_hw or ()), "undecodable": lost}
+        return {
+            "codec": "+".join(suffixes),
+            "size_hw": list(size_hw or ()),
+            "undecodable": len(lost),
+            "pixels": list(done),
+        }
+
+    def _tell_pixels(self, source: Source, done: Iterable[str]) -> None:
+        """Tells in one line what was done to a source's pixels, where anything was."""
+        if words := ", ".join(done):
+            self._note(f"{source.path}: {words}")
 
     def _refuse_if_strict(self, source: Source, undecodable: int) -> None:
         if self._config.strict and undecodable:
@@ -295,22 +346,13 @@ def _settings(config: ExtractConfig) -> dict[str, Any]:
         "quality": config.quality,
         "start": config.start,
         "end": config.end,
+        **({} if config.deinterlace == "auto" else {"deinterlace": config.deinterlace}),
     }
 
 
 def _grid(config: ExtractConfig) -> Grid:
     end = None if config.end is None else Fraction(str(config.end))
     return Grid(Fraction(str(config.fps)), Fraction(str(config.start)), end)
-
-
-def _size_after(config: ExtractConfig, size_hw: tuple[int, int], source: Path) -> tuple[int, int]:
-    crop_hw = config.crop_hw
-    if crop_hw is not None and (crop_hw[0] > size_hw[0] or crop_hw[1] > size_hw[1]):
-        raise DataError(
-            f"{source} is {size_hw[0]}x{size_hw[1]} (rows x columns), too small for --crop "
-            f"{crop_hw[0]}x{crop_hw[1]}"
-        )
-    return config.size_hw or crop_hw or size_hw
 
 
 def _make_room(folder: Path, owned: bool) -> None:
@@ -350,27 +392,25 @@ def _extracted(source: Source, folder: Path, manifest: dict[str, Any], *, skippe
     )
 
 
-def _estimate(sources: Sequence[Source], config: ExtractConfig) -> int | None:
+def _look(source: Source, config: ExtractConfig) -> Look | HieraSurgError:
+    """What a source is, or what is wrong with it or with what is asked of it."""
+    try:
+        return look_at(source, config)
+    except HieraSurgError as error:
+        return error
+
+
+def _image(writer: FrameWriter, path: Path | None, wanted: Path) -> tuple[bytes, Picture]:
+    if path is None:
+        raise DataError(f"{wanted} is missing")
+    return writer.image(path)
+
+
+def _estimate(looks: Iterable[Look], config: ExtractConfig) -> int | None:
     """About how many frames there will be; None where a video does not say how long it is."""
-    total = 0
-    for seconds in _lengths(sources):
-        if seconds is None:
-            return None
-        end = float(seconds) if config.end is None else min(config.end, float(seconds))
-        total += max(0, round((end - config.start) * config.fps))
-    return total
-
-
-def _lengths(sources: Sequence[Source]) -> Iterator[Fraction | None]:
-    for source in sources:
-        if source.images:
-            yield Fraction(len(source.images), _IMAGES_FPS)
-            continue
-        try:
-            with VideoFrames(source.path) as video:
-                yield video.seconds
-        except DataError:
-            yield Fraction(0)  # told when its turn comes
+    counts = [look.frames(config) for look in looks]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _cores() -> int:

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core import artifacts, video
+from hierasurg_core import artifacts
 from hierasurg_core.errors import DataError
+from hierasurg_core.pictures import fit_image, read_head, read_image
 
 MANIFEST = "extract.json"
 SCHEMA = 1
@@ -44,6 +45,7 @@ class FrameFolder:
         start: The second of the video that frame 000000 shows.
         suffix: Of the frames' files, ".jpg" but for folders of others.
         comment: What the maker of the video wrote into it; "" for nothing.
+        pixels: What `extract` did to the source's pixels ("rotated 90 degrees clockwise"); empty for nothing.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class FrameFolder:
     start: float = 0.0
     suffix: str = ".jpg"
     comment: str = ""
+    pixels: tuple[str, ...] = ()
 
     @property
     def is_phantom(self) -> bool:
@@ -97,6 +100,7 @@ def read_manifest(folder: Path) -> FrameFolder:
             digest=str(content["digest"]),
             start=float(content["settings"]["start"]),
             comment=str(content.get("comment", "")),
+            pixels=tuple(str(done) for done in content.get("pixels", ())),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{manifest} is damaged ({error!r}): extract the video again") from error
@@ -128,9 +132,22 @@ def missing_frames(folder: Path, num_frames: int) -> list[int]:
 
 
 def is_black(image: bytes) -> bool:
-    """Whether an encoded picture is black all over; False for what is no picture."""
+    """Whether an encoded JPEG is black all over; False for what is no picture."""
     blocks_HW = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
     return blocks_HW is not None and int(blocks_HW.max()) < _BLACK_BELOW
+
+
+def is_black_picture(path: Path) -> bool:
+    """Whether a picture file of any kind is black all over.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if read_head(path).plain_jpeg:
+        return is_black(read_bytes(path))
+    grey_HW = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    size_wh = max(1, grey_HW.shape[1] // 8), max(1, grey_HW.shape[0] // 8)
+    return int(cv2.resize(grey_HW, size_wh, interpolation=cv2.INTER_AREA).max()) < _BLACK_BELOW
 
 
 def is_whole_jpeg(image: bytes) -> bool:
@@ -162,7 +179,7 @@ def shape_picture(
     if crop_hw is not None:
         top, left = ((a - b) // 2 for a, b in zip(picture_HWC.shape[:2], crop_hw, strict=True))
         picture_HWC = picture_HWC[top : top + crop_hw[0], left : left + crop_hw[1]]
-    return np.ascontiguousarray(picture_HWC) if size_hw is None else video.fit_image(picture_HWC, size_hw)
+    return np.ascontiguousarray(picture_HWC) if size_hw is None else fit_image(picture_HWC, size_hw)
 
 
 def file_digest(path: Path) -> str:
@@ -240,14 +257,13 @@ def _read_plain(folder: Path) -> FrameFolder:
     suffixes = {path.suffix for path in images.values()}
     if len(suffixes) > 1:
         raise DataError(f"{folder} mixes {' and '.join(sorted(suffixes))} files: keep one kind")
-    first_HWC = video.read_image(images[0])
-    black = [number for number, path in images.items() if is_black(read_bytes(path))]
+    black = [number for number, path in images.items() if is_black_picture(path)]
     return FrameFolder(
         folder=folder,
         name=folder.name,
         fps=None,
         num_frames=len(images),
-        size_hw=(first_HWC.shape[0], first_HWC.shape[1]),
+        size_hw=read_head(images[0]).size_hw,
         black=frozenset(black),
         digest=images_digest(list(images.values())),
         suffix=suffixes.pop(),

@@ -114,6 +114,7 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
                 "clips": len(video.clips.starts),
                 "dropped_black": video.clips.black,
                 "dropped_unlabelled": len(video.clips.unlabelled),
+                **({"pixels": list(video.reader.folder.pixels)} if video.reader.folder.pixels else {}),
                 "shards": [
                     {"file": shard.path.name, "clips": len(shard.starts), "fingerprint": shard.fingerprint}
                     for shard in video.shards

@@ -36,7 +36,8 @@ from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.recordings import Labels, Recording, Side, Unreadable
 from hierasurg_core.maps import PanopticClip, fit_maps, load_clip
-from hierasurg_core.video import fit_image, iter_video, probe_video, read_image
+from hierasurg_core.pictures import fit_image, read_image
+from hierasurg_core.video import iter_video, probe_video
 
 VAL = "val"
 _VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi"}

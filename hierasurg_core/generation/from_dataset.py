@@ -22,8 +22,8 @@ from hierasurg_core.datasets.plan import find_videos
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation.request import Start
 from hierasurg_core.maps import PanopticClip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import Progress
-from hierasurg_core.video import read_image
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from hierasurg_core.maps import (
     map_num_entities,
     with_room,
 )
+from hierasurg_core.pictures import read_image
 from hierasurg_core.runtime import resolve_device
 from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet, parse_phase
-from hierasurg_core.video import read_image
 
 SMALLEST_SIDE = 64  # pixels
 

@@ -14,14 +14,13 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from hierasurg_core.datasets.annotations import canonical_name
 from hierasurg_core.datasets.mapfiles import CLIP_SECONDS, VideoMaps
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.maps.clip import MAX_ENTITIES
-from hierasurg_core.video import read_image
+from hierasurg_core.pictures import read_head, read_image
 
 _SUFFIX = "_masks"
 _NUMBERED = re.compile(r"(\d+)\.(png|pkl)", re.IGNORECASE)
@@ -133,17 +132,9 @@ def _in_masks_folder(folder: Path) -> TruthMaps:
         for path in folder.iterdir()
         if (match := _NUMBERED.fullmatch(path.name)) and match[2].lower() == "png"
     }
-    if not pictures or _mode(pictures[min(pictures)]) in ("P", "L"):
+    if not pictures or read_head(pictures[min(pictures)]).mode in ("P", "L"):
         return FileTruth(folder)
     return ColourTruth(pictures)
-
-
-def _mode(path: Path) -> str:
-    try:
-        with Image.open(path) as image:
-            return image.mode
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"cannot read the map {path}: it is no readable image") from error
 
 
 def _video_of(path: Path) -> str | None:

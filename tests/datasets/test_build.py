@@ -18,7 +18,7 @@ from hierasurg_core.datasets.dataset import ClipSample, open_dataset
 from hierasurg_core.datasets.manifest import read_dataset_manifest
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import colour_map
-from hierasurg_core.video import read_image
+from hierasurg_core.pictures import read_image
 
 ROOT = Path(__file__).parents[2]
 

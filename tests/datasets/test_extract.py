@@ -15,8 +15,8 @@ from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import ExtractConfig
 from hierasurg_core.datasets.extract import ExtractResult, extract, read_manifest
 from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image
 
 
 def run(source: Path, out: Path, **settings: Any) -> ExtractResult:
@@ -89,10 +89,14 @@ def test_times_that_the_container_rounds(tmp_path: Path) -> None:
     assert numbers_in(tmp_path / "out" / "video01") == list(range(60))
 
 
-def test_a_slow_video_repeats_its_frames(tmp_path: Path) -> None:
+def test_more_frames_than_a_video_shows_are_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "video01.mp4", even_ticks(6, 6400), rate=2)
-    run(tmp_path / "video01.mp4", tmp_path / "out", fps=8.0)
-    assert numbers_in(tmp_path / "out" / "video01") == [index // 4 for index in range(24)]
+    failure = run(tmp_path / "video01.mp4", tmp_path / "out", fps=8.0).failures[0]
+    assert "shows 2 frames a second: --fps 8 asks for more; give --fps 2 or less" in failure.message
+    assert failure.exit_code == 2
+    assert not (tmp_path / "out").exists(), "nothing is begun"
+    run(tmp_path / "video01.mp4", tmp_path / "out", fps=2.0)
+    assert numbers_in(tmp_path / "out" / "video01") == list(range(6))
 
 
 def test_what_is_left_undecoded_changes_no_byte(at_25: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hierasurg_core.evaluation.protocol import PRESETS, Protocol
 from hierasurg_core.evaluation.recordings import cut
 from hierasurg_core.evaluation.settling import settle_protocol, settle_sampling
 from hierasurg_core.evaluation.sides import open_side
-from hierasurg_core.video import fit_image, write_mp4, write_png
+from hierasurg_core.pictures import fit_image, write_png
+from hierasurg_core.video import write_mp4
 
 
 def noise(frames: int, seed: int = 0, size_hw: tuple[int, int] = (32, 48)) -> np.ndarray:

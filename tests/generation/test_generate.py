@@ -20,8 +20,9 @@ from hierasurg_core.generation.samples import ORDER_LOST
 from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png, with_room
 from hierasurg_core.models import S2MTransformer3DModel
 from hierasurg_core.models.warmstart import start_from, starting_arguments
+from hierasurg_core.pictures import read_image, write_png
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video, write_png
+from hierasurg_core.video import read_video
 
 WORDS = {"phase": "calot", "triplet": "grasper,retract,gallbladder"}
 

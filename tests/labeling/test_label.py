@@ -25,8 +25,9 @@ from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.label import LabelResult, label
 from hierasurg_core.labeling.store import MANIFEST
 from hierasurg_core.maps import load_clip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video
+from hierasurg_core.video import read_video
 
 
 def labelled(videos: Path, models: TrueModels | None = None, **settings: Any) -> LabelResult:
