@@ -17,6 +17,7 @@ Legend: H rows, W columns, C channels.
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import threading
 import zlib
@@ -47,7 +48,11 @@ _GREY_16 = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 _SCALED = "16 bit scaled to 8"
 _NAMES = {"I": "32-bit integers", "F": "32-bit floating point", "LAB": "CIE Lab"}
 # What Pillow raises for files that are damaged in one way or another.
-_DAMAGED = (OSError, ValueError, SyntaxError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+_DAMAGED = (
+    *(OSError, ValueError, SyntaxError, LookupError, TypeError, OverflowError, struct.error, zlib.error),
+    UserWarning,  # about damaged metadata, where the program was told to raise warnings
+)
+_TELLING_CHUNKS = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
 _OTHERS = (  # where, what, and what a file with it is
     (4, b"ftyphei", "a HEIC photo"),
     (4, b"ftypmif1", "a HEIF photo"),
@@ -101,13 +106,14 @@ def read_picture(path: Path) -> Picture:
             module).
     """
     with _opened(path) as image:
-        head, stated, rawmode = _head(image, path), _orientation(image), _rawmode(image)
+        rawmode = _rawmode(image)
+        head, turn = _head(image, path)
         image.load()
         pixels_HWC, done = _as_rgb(image, rawmode, path)
-        # Pillow itself turns TIFFs when it loads them, and takes the tag away.
+        # Pillow turns a TIFF itself when it loads it, and takes the tag away.
         pixels_HWC = Orientation.from_exif(image.getexif().get(_ORIENTATION)).apply(pixels_HWC)
-    if stated:
-        done = (*done, f"{stated} (EXIF orientation)")
+    if turn:
+        done = (*done, f"{turn} (EXIF orientation)")
     return Picture(np.ascontiguousarray(pixels_HWC), done, head.plain_jpeg)
 
 
@@ -127,7 +133,7 @@ def read_head(path: Path) -> PictureHead:
         DataError: As `read_picture`, but for faults that only decoding shows.
     """
     with _opened(path) as image:
-        return _head(image, path)
+        return _head(image, path)[0]
 
 
 def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
@@ -195,8 +201,8 @@ def _open(file: BinaryIO) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _head(image: Image.Image, path: Path) -> PictureHead:
-    """Refuses what is not read, before it is decoded."""
+def _head(image: Image.Image, path: Path) -> tuple[PictureHead, Orientation]:
+    """What the head says, and how the picture has to be turned; refuses what is not read, undecoded."""
     if image.format not in _FORMATS:
         raise DataError(
             f"cannot read the image {path}: it is of the format {image.format}; give a PNG or JPEG file"
@@ -208,17 +214,34 @@ def _head(image: Image.Image, path: Path) -> PictureHead:
             f"cannot read the image {path}: it is a {image.format} with {frames} frames; give a file with "
             "one picture"
         )
-    turn = _orientation(image)
-    # A TIFF says its size as it will be after loading.
     size_hw = (image.height, image.width)
-    size_hw = size_hw if image.format == "TIFF" else turn.size_hw(size_hw)
     check_pixels(size_hw, str(path))
+    turn = _orientation(image, path)
+    if image.format != "TIFF":  # it says its size as it will be after turning
+        size_hw = turn.size_hw(size_hw)
     plain = image.format == "JPEG" and image.mode in ("L", "RGB") and not turn
-    return PictureHead(size_hw, image.mode, plain)
+    return PictureHead(size_hw, image.mode, plain), turn
 
 
-def _orientation(image: Image.Image) -> Orientation:
-    return Orientation.from_exif(image.getexif().get(_ORIENTATION))
+def _orientation(image: Image.Image, path: Path) -> Orientation:
+    """How a picture has to be turned; decodes it only where the file says so behind the pixels."""
+    if image.format == "PNG" and _says_more_behind_pixels(path):
+        image.load()
+    # Pillow's own method for PNGs would always decode them.
+    return Orientation.from_exif(Image.Image.getexif(image).get(_ORIENTATION))
+
+
+def _says_more_behind_pixels(path: Path) -> bool:
+    """Whether a PNG has chunks that may hold an orientation behind its pixels."""
+    with path.open("rb") as file:
+        file.seek(8)
+        pixels = False
+        while len(head := file.read(8)) == 8:
+            pixels = pixels or head[4:] == b"IDAT"
+            if pixels and head[4:] in _TELLING_CHUNKS:
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 def _rawmode(image: Image.Image) -> str:

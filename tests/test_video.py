@@ -124,12 +124,6 @@ def test_videos_that_are_none(tmp_path: Path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_png_comes_back(tmp_path: Path):
-    image = smooth_video()[0]
-    write_png(tmp_path / "a.png", image)
-    assert np.array_equal(read_image(tmp_path / "a.png"), image)
-
-
 def test_a_photo_is_turned_upright(tmp_path: Path):
     exif = Image.Exif()
     exif[0x0112] = 6
