@@ -174,15 +174,17 @@ def _decoded(file: VideoFile) -> Iterator[av.VideoFrame]:
             for frame in file.codec.decode(packet):
                 yield frame
                 count += 1
-        for frame in file.codec.decode(None):
-            yield frame
-            count += 1
+        rest = file.codec.decode(None)
     except FFmpegError as error:
         raise DataError(unreadable(file.path, error)) from error
     period = 1 / (file.rate * file.tick_s) if file.rate else Fraction(1)
     timed = end.known and file.container.format.name != "avi"  # AVI knows no times of showing
     origin = min(stamps) if timed else file.stream.start_time or 0
-    file.refuse_cut(end.ticks(period) - origin if timed else count * period, origin, "get the whole file")
+    until = end.ticks(period) - origin if timed else (count + len(rest)) * period
+    fault = file.cut(until, origin, "get the whole file")
+    yield from (frame for frame in rest if not fault or file.is_complete_at(frame.pts))
+    if fault:
+        raise DataError(fault)
 
 
 def _empty(path: Path) -> str:

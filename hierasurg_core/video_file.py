@@ -68,6 +68,7 @@ class VideoFile:
         self.display = Display(str(path), self.stream.sample_aspect_ratio)
         self.broken_packets = 0
         self.ends_broken = False
+        self._complete_until: int | None = None
 
     def close(self) -> None:
         """Closes the file."""
@@ -99,33 +100,39 @@ class VideoFile:
                 if packet.size:
                     self.ends_broken = packet.is_corrupt  # as the last one, where the file ends inside it
                     self.broken_packets += packet.is_corrupt
-                    if not packet.is_corrupt:
-                        yield packet
+                    if packet.is_corrupt:
+                        continue
+                    if packet.dts is not None:  # what comes later is shown later than this
+                        self._complete_until = packet.dts + (packet.duration or 0)
+                    yield packet
         except FFmpegError:
             self.ends_broken = True
 
-    def refuse_cut(self, until: Fraction, origin: int, advice: str) -> None:
-        """Refuses a file that is not whole, after all of it was read.
+    def is_complete_at(self, stamp: int | None) -> bool:
+        """Tells, after all packets were read, whether every frame up to a time stamp was among them."""
+        return stamp is None or self._complete_until is None or stamp < self._complete_until
+
+    def cut(self, until: Fraction, origin: int, advice: str) -> str:
+        """Returns in one line how much of a file is missing, after all of it was read; "" for a whole one.
 
         Args:
             until: Ticks from the first frame to the end of the last whole one.
             origin: The first frame's time stamp.
             advice: What to do about it; "{end}" becomes the second up to which there are frames.
-
-        Raises:
-            DataError: It is cut off; the message says how much is missing.
         """
         announced = self._announced_end()
         missing_s = None if announced is None else (announced - origin - until) * self.tick_s
         short = missing_s is not None and missing_s > _SHORT_BY_S
         if not (self.ends_broken or short):
-            return
+            return ""
+        whole_s = None if missing_s is None else float(until * self.tick_s + missing_s)
+        if self._complete_until is not None:  # pictures are reordered: some behind it may be there
+            until = max(Fraction(0), min(until, Fraction(self._complete_until - origin)))
         left_s = float(until * self.tick_s)
         of = ""
-        if missing_s is not None and missing_s > 0:
-            whole_s = left_s + float(missing_s)
-            of = f" of {whole_s:.1f} s, {float(missing_s):.1f} s are missing"
-        raise DataError(
+        if whole_s is not None and whole_s > left_s:
+            of = f" of {whole_s:.1f} s, {whole_s - left_s:.1f} s are missing"
+        return (
             f"{self.path} is cut off or damaged after {left_s:.1f} s{of}; {advice.format(end=_floor(left_s))}"
         )
 

@@ -64,7 +64,7 @@ def write_odd(
     """Writes a video with an unusual header or form of pixels."""
     settings = {"crf": "8", "threads": "1"} if codec == "libx264" else {}
     if interlaced:
-        settings["x264-params"] = "interlaced=1:tff=1"
+        settings["x264-params"] = "interlaced=1"
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=settings)
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pix_fmt
@@ -105,13 +105,13 @@ def turn_as_exif(path: Path, orientation: int) -> None:
 
 
 def combed_frames(count: int, height: int = 64, width: int = 96, speed: int = 6) -> list[NDArray[np.uint8]]:
-    """A white bar that moves between the two fields of each frame, upper field first."""
+    """A white bar that moves between the two fields of each frame, lower field first, as PyAV encodes it."""
     frames = []
     for index in range(count):
         frame_HWC = np.full((height, width, 3), 30, np.uint8)
         for field in (0, 1):
             left = 8 + speed * (2 * index + field)
-            frame_HWC[field::2, left : left + 20] = 220
+            frame_HWC[1 - field :: 2, left : left + 20] = 220
         frames.append(frame_HWC)
     return frames
 

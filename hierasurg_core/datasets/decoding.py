@@ -225,8 +225,9 @@ class VideoFrames:
             after += 1
         if after > index:
             yield range(index, after), before, shown, None
-        if limit is None or after < limit:
-            self._file.refuse_cut(Fraction(ends), origin, _CUT)
+        asked_beyond = limit is None or after < limit
+        if asked_beyond and (fault := self._file.cut(Fraction(ends), origin, _CUT)):
+            raise DataError(fault)
 
     def _decoded(
         self, packets: Iterator[tuple[av.Packet, bool]], stopped: Callable[[], bool]
