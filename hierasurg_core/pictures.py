@@ -126,14 +126,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return read_picture(path).pixels_HWC
 
 
-def read_head(path: Path) -> PictureHead:
+def read_head(path: Path, what: str = "image") -> PictureHead:
     """Reads what the head of a picture file says, without decoding the picture.
+
+    Args:
+        path: The file.
+        what: What it is meant to be, for messages.
 
     Raises:
         DataError: As `read_picture`, but for faults that only decoding shows.
     """
-    with _opened(path) as image:
-        return _head(image, path)[0]
+    with _opened(path, what) as image:
+        return _head(image, path, what)[0]
 
 
 def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
@@ -176,19 +180,19 @@ def fit_image(image_HWC: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Generator[Image.Image, None, None]:
+def _opened(path: Path, what: str = "image") -> Generator[Image.Image, None, None]:
     """Opens a file, and turns whatever is wrong with it into one line."""
     try:
         with path.open("rb") as file, _open(file) as image:
             yield image
     except UnidentifiedImageError as error:
         raise DataError(
-            f"cannot read the image {path}: it is {_what_else(path)}; give a PNG or JPEG file"
+            f"cannot read the {what} {path}: it is {_what_else(path)}; give a PNG or JPEG file"
         ) from error
     except _DAMAGED as error:
         said = isinstance(error, OSError) and error.strerror
         reason = said or f"it is damaged or cut off ({_one_line(error)})"
-        raise DataError(f"cannot read the image {path}: {reason}; give a PNG or JPEG file") from error
+        raise DataError(f"cannot read the {what} {path}: {reason}; give a PNG or JPEG file") from error
 
 
 def _open(file: BinaryIO) -> Image.Image:
@@ -201,17 +205,17 @@ def _open(file: BinaryIO) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _head(image: Image.Image, path: Path) -> tuple[PictureHead, Orientation]:
+def _head(image: Image.Image, path: Path, what: str = "image") -> tuple[PictureHead, Orientation]:
     """What the head says, and how the picture has to be turned; refuses what is not read, undecoded."""
     if image.format not in _FORMATS:
         raise DataError(
-            f"cannot read the image {path}: it is of the format {image.format}; give a PNG or JPEG file"
+            f"cannot read the {what} {path}: it is of the format {image.format}; give a PNG or JPEG file"
         )
     # The further pictures in an MPO are previews of a phone's photo.
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames != 1:
         raise DataError(
-            f"cannot read the image {path}: it is a {image.format} with {frames} frames; give a file with "
+            f"cannot read the {what} {path}: it is a {image.format} with {frames} frames; give a file with "
             "one picture"
         )
     size_hw = (image.height, image.width)

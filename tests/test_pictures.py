@@ -138,8 +138,11 @@ def test_cmyk(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_an_orientation_is_applied_once(tmp_path: Path, orientation: int, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    tags = {"tiffinfo": {274: orientation}} if suffix == ".tif" else {"exif": exif(orientation)}
-    Image.fromarray(four_colours(32, 48)).save(path, quality=100, **tags)
+    picture = Image.fromarray(four_colours(32, 48))
+    if suffix == ".tif":
+        picture.save(path, tiffinfo={274: orientation})
+    else:
+        picture.save(path, quality=100, exif=exif(orientation))
     picture = read_picture(path)
     assert picture.pixels_HWC.shape == ((48, 32, 3) if orientation >= 5 else (32, 48, 3))
     found = np.array(corners(picture.pixels_HWC))

@@ -132,7 +132,7 @@ def _in_masks_folder(folder: Path) -> TruthMaps:
         for path in folder.iterdir()
         if (match := _NUMBERED.fullmatch(path.name)) and match[2].lower() == "png"
     }
-    if not pictures or read_head(pictures[min(pictures)]).mode in ("P", "L"):
+    if not pictures or read_head(pictures[min(pictures)], "map").mode in ("P", "L"):
         return FileTruth(folder)
     return ColourTruth(pictures)
 
