@@ -138,14 +138,13 @@ def is_black(image: bytes) -> bool:
 
 
 def is_black_picture(path: Path) -> bool:
-    """Whether a picture file of any kind is black all over.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    if read_head(path).plain_jpeg:
-        return is_black(read_bytes(path))
-    grey_HW = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    """Whether a picture file of any kind is black all over; False for one that cannot be read."""
+    try:
+        if read_head(path).plain_jpeg:
+            return is_black(read_bytes(path))
+        grey_HW = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    except DataError:  # whoever uses the frame says so, and may leave it out
+        return False
     size_wh = max(1, grey_HW.shape[1] // 8), max(1, grey_HW.shape[0] // 8)
     return int(cv2.resize(grey_HW, size_wh, interpolation=cv2.INTER_AREA).max()) < _BLACK_BELOW
 
