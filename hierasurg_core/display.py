@@ -50,6 +50,7 @@ class Display:
         """
         self._name = name
         self._sar = sar if sar else Fraction(1)
+        self._by_angle: dict[int, Orientation] = {}
         if not Fraction(1, _MOST_OBLONG) <= self._sar <= _MOST_OBLONG:
             raise DataError(
                 f"{name} claims pixels of {_ratio(self._sar)} (width to height), which no camera has: put "
@@ -114,8 +115,13 @@ class Display:
         return np.ascontiguousarray(turn.apply(picture_HWC))
 
     def _orientation(self, frame: av.VideoFrame) -> Orientation:
-        matrix = frame.side_data.get(_MATRIX)
-        return Orientation() if matrix is None else Orientation.from_matrix(bytes(matrix), self._name)
+        """How a frame is turned; read once an angle, as a frame whose side data was read is freed late."""
+        angle = frame.rotation
+        if angle not in self._by_angle:
+            matrix = frame.side_data.get(_MATRIX)
+            turn = Orientation() if matrix is None else Orientation.from_matrix(bytes(matrix), self._name)
+            self._by_angle[angle] = turn
+        return self._by_angle[angle]
 
     def _sized(self, turn: Orientation, stored_hw: tuple[int, int]) -> tuple[int, int]:
         rows, columns = turn.size_hw(stored_hw)

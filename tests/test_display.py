@@ -1,5 +1,6 @@
 """Videos as a player shows them: turned, stretched, without combs, in the right colours."""
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def test_deinterlacing_gives_a_frame_for_each(tmp_path: Path) -> None:
             frames = list(container.decode(video=0))
         assert all(frame.interlaced_frame for frame in frames)
         assert len(list(deinterlaced(frames))) == count
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_few_frames_are_held(tmp_path: Path, interlaced: bool) -> None:
+    write_odd(tmp_path / "a.mp4", combed_frames(40, width=1024), interlaced=interlaced)
+    turn_as_exif(tmp_path / "a.mp4", 6)
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(1 for _ in iter_video(tmp_path / "a.mp4")) == 40
+        assert sum(isinstance(one, av.VideoFrame) for one in gc.get_objects()) <= 3
+    finally:
+        gc.enable()
 
 
 def test_progressive_frames_are_not_touched(tmp_path: Path) -> None:
