@@ -9,6 +9,7 @@ import pytest
 import torch
 from forked import start
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_datasets import build, build_aloud, config, encoder, map_of, write_operation, write_vae
 
 from hierasurg_cli.app import run
@@ -84,6 +85,23 @@ def test_manifest_tells_what_there_is(built: Path) -> None:
     manifest = read_dataset_manifest(built / "dataset")
     assert manifest.form.size_hw == (32, 48)
     assert manifest.vae.scaling_factor == 0.7
+
+
+def test_the_manifest_keeps_what_extract_did_to_pixels(operations: Path) -> None:
+    folder = operations / "videos" / "video01"
+    count = len(list(folder.glob("*.png")))
+    for path in folder.glob("*.png"):
+        Image.open(path).save(path.with_suffix(".jpg"))
+    with Image.open(folder / "000000.jpg") as image:
+        size_hw = [image.height, image.width]
+    said = {"schema": 1, "complete": True, "name": "video01", "fps": 1, "num_frames": count, "black": []}
+    more = {"size_hw": size_hw, "digest": "0", "settings": {"start": 0}, "pixels": ["deinterlaced (bwdif)"]}
+    (folder / "extract.json").write_text(json.dumps({**said, **more}))
+    wanted = config(operations, on_the_fly=True)
+    build(wanted)
+    videos = json.loads((wanted.out / "manifest.json").read_text())["videos"]
+    assert videos["video01"]["pixels"] == ["deinterlaced (bwdif)"]
+    assert "pixels" not in videos["video02"]
 
 
 def test_frames_alone_are_encoded_once(operations: Path) -> None:

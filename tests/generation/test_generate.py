@@ -230,7 +230,7 @@ def test_a_frame_of_another_size_is_cropped_and_resized(assets: Path, tmp_path: 
 
 
 def test_a_frame_of_cmyk_is_read_and_the_user_hears_of_it(assets: Path, tmp_path: Path):
-    files = dict(start_files(tmp_path))
+    files: dict[str, Any] = dict(start_files(tmp_path))
     Image.open(files["frame"]).convert("CMYK").save(tmp_path / "frame.tif")
     told = Told()
     run(assets, tmp_path, told, **{**files, "frame": tmp_path / "frame.tif"})
