@@ -27,8 +27,10 @@ from hierasurg_core.config import ExtractConfig, write_config
 from hierasurg_core.datasets import frames as fr
 from hierasurg_core.datasets.decoding import VideoFrames
 from hierasurg_core.datasets.frames import MANIFEST, SCHEMA, FrameFolder, read_manifest
+from hierasurg_core.datasets.numbering import Skipped, timeline
+from hierasurg_core.datasets.operations import Failure, Source, skipped_as_json
 from hierasurg_core.datasets.selection import Grid
-from hierasurg_core.datasets.sources import Source, find_sources
+from hierasurg_core.datasets.sources import choose_sources
 from hierasurg_core.datasets.writing import BesideDecoder, FrameWriter
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError
 from hierasurg_core.progress import Progress
@@ -36,6 +38,7 @@ from hierasurg_core.progress import Progress
 __all__ = ["ExtractResult", "ExtractedVideo", "Failure", "FrameFolder", "extract", "read_manifest"]
 
 _IMAGES_FPS = 1  # CholecT45 and CholecT50
+_LONGEST_LEAD_S = 10  # of missing images before the first one
 _LEFT_OVER = re.compile(r"\d{6}\.jpg|\.\d{6}\..*\.partial\.jpg")
 
 
@@ -63,15 +66,6 @@ class ExtractedVideo:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A video that is not done: why, and the exit code that this has."""
-
-    name: str
-    message: str
-    exit_code: int
-
-
-@dataclass(frozen=True)
 class ExtractResult:
     """What one call of `extract` did.
 
@@ -80,12 +74,21 @@ class ExtractResult:
         videos: Those that are done, by name.
         failures: Those that are not, by name.
         seconds: How long it took.
+        skipped: Files and folders of the source that were left out, those of the failures' names included.
+        passed_over: How many hidden files, files of the operating system and outputs of ours there were.
     """
 
     out: Path
     videos: tuple[ExtractedVideo, ...]
     failures: tuple[Failure, ...]
     seconds: float
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many operations there are, done or not."""
+        return len(self.videos) + len(self.failures)
 
     @property
     def exit_code(self) -> int:
@@ -104,6 +107,8 @@ class ExtractResult:
             "videos": videos,
             "failures": failures,
             "seconds": round(self.seconds, 3),
+            "skipped": skipped_as_json(self.skipped),
+            "passed_over": self.passed_over,
         }
 
 
@@ -112,7 +117,7 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
 
     Frame j of a folder is what the video shows j / fps seconds after its first frame: at 8 fps out of 25,
     frame floor(25 j / 8). Folders of images (CholecT45 and CholecT50, 1 fps) are renumbered into the same
-    form; JPEGs that are neither cut nor resized are copied as they are.
+    form, from `first_index` on; JPEGs that are neither cut nor resized are copied as they are.
 
     Args:
         config: What to extract, how and where to.
@@ -123,7 +128,7 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
 
     Raises:
         UsageError: No source was given, or the rate is none that the source has.
-        DataError: There is no video at all, or two are of one operation.
+        DataError: There is no video at all.
         ResourceError: The target cannot be written.
 
     Example:
@@ -132,7 +137,8 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     started = time.monotonic()
     if config.source is None:
         raise UsageError("IN is missing: name a video, or a folder of videos or of image folders")
-    sources = find_sources(config.source, config.out, config.only, progress)
+    found = choose_sources(config.source, config.out, config.only, progress)
+    sources = list(found.sources.values())
     artifacts.ensure_writable_folder(config.out)
     write_config(config.out / "extract.yaml", "extract", config)
     cores = _cores()
@@ -149,11 +155,14 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     finally:
         job.stop()
         executor.shutdown(cancel_futures=True)
+    failed = (*found.failures, *(outcome for outcome in outcomes if isinstance(outcome, Failure)))
     return ExtractResult(
         out=config.out,
         videos=tuple(outcome for outcome in outcomes if isinstance(outcome, ExtractedVideo)),
-        failures=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
+        failures=tuple(sorted(failed, key=lambda failure: failure.name)),
         seconds=time.monotonic() - started,
+        skipped=found.all_skipped,
+        passed_over=found.passed_over,
     )
 
 
@@ -185,8 +194,8 @@ class _Job:
             "schema": SCHEMA,
             "name": source.name,
             "source": source.path.name,
-            "digest": fr.images_digest(source.images) if source.images else fr.file_digest(source.path),
-            "settings": _settings(config),
+            "digest": fr.images_digest(source.images.paths) if source.images else fr.file_digest(source.path),
+            "settings": _settings(config, source),
         }
         found = fr.manifest_state(folder) if folder.is_dir() else {}
         same = all(found.get(key) == value for key, value in identity.items())
@@ -244,34 +253,53 @@ class _Job:
             raise DataError(
                 f"{source.path} holds images at {_IMAGES_FPS} fps: --fps {config.fps:g} needs the video file"
             )
-        first = int(source.images[0].stem)
-        numbered = {int(path.stem) - first: path for path in source.images}
-        last = max(numbered)
-        size_hw: tuple[int, int] | None = None
-        lost, at, before = 0, int(grid.start), b""
+        assert source.images is not None
+        times = timeline(source.images, config.first_index)
+        for note in times.notes:
+            self._note(note)
+        at, last = int(grid.start), max(times.by_second)
         limit = last + 1 if grid.end is None else min(last + 1, at + (grid.count or 0))
         if at >= limit:
             raise DataError(f"{source.path} holds {last + 1} s and ends before --start {config.start:g}")
-        for number in range(at, limit):
+        first = min((second for second in times.by_second if second >= at), default=last)
+        if first - at > _LONGEST_LEAD_S:
+            raise DataError(
+                f"{source.path} lacks its first {first - at} seconds, counted from --first-index "
+                f"{times.first_index}: give --start {first} as well"
+            )
+        # Images before the first one are missing: it takes their places, as any image does of those after it.
+        before, shape = writer.image(times.by_second[first])
+        if before is None or shape is None:
+            raise DataError(f"{times.by_second[first]}: the first image is no readable image")
+        first_hw, size_hw = shape, _size_after(config, shape, source.path)
+        filled: list[int] = []
+        unreadable: list[str] = []
+        for second in range(at, limit):
             if self._stopped.is_set():
                 return None
-            path = numbered.get(number)
+            path = times.by_second.get(second)
             image, shape = writer.image(path) if path is not None else (None, None)
             if image is None or shape is None:
-                lost += 1
-                if not before:
-                    raise DataError(f"{path or source.path}: the first frame is missing or no readable image")
-                image = before
-            elif size_hw is None:
-                size_hw = _size_after(config, shape, source.path)
-            writer.put(range(number - at, number - at + 1), image)
-            before = image
-        if lost:
-            self._note(
-                f"{source.path}: {lost} images are missing or unreadable; the ones before take their places"
-            )
-        suffixes = sorted({path.suffix.lower()[1:] for path in source.images})
-        return {"codec": "+".join(suffixes), "size_hw": list(size_hw or ()), "undecodable": lost}
+                filled.append(second - at)
+                unreadable += [] if path is None else [path.name]
+            elif shape != first_hw and config.size_hw is None:
+                raise DataError(
+                    f"{path} is {shape[0]}x{shape[1]} (rows x columns), but the images before it are "
+                    f"{first_hw[0]}x{first_hw[1]}: give --size"
+                )
+            else:
+                before = image
+            writer.put(range(second - at, second - at + 1), before)
+        if filled:
+            self._note(_filled_in_words(source.path, filled, unreadable))
+        return {
+            "codec": "+".join(sorted({path.suffix.lower()[1:] for path in source.images.paths})),
+            "size_hw": list(size_hw),
+            "undecodable": len(filled),
+            "first_index": times.first_index,
+            "index_step": times.step,
+            "filled": filled,
+        }
 
     def _refuse_if_strict(self, source: Source, undecodable: int) -> None:
         if self._config.strict and undecodable:
@@ -286,8 +314,9 @@ class _Job:
             self._progress.note(message)
 
 
-def _settings(config: ExtractConfig) -> dict[str, Any]:
+def _settings(config: ExtractConfig, source: Source) -> dict[str, Any]:
     """What of a config decides about the frames."""
+    given = {} if config.first_index is None or not source.images else {"first_index": config.first_index}
     return {
         "fps": config.fps,
         "size": list(config.size_hw) if config.size_hw else None,
@@ -295,7 +324,20 @@ def _settings(config: ExtractConfig) -> dict[str, Any]:
         "quality": config.quality,
         "start": config.start,
         "end": config.end,
+        **given,
     }
+
+
+def _filled_in_words(folder: Path, filled: Sequence[int], unreadable: Sequence[str]) -> str:
+    """Says which images are not there: "2 images are missing (first second 3)"."""
+    missing = len(filled) - len(unreadable)
+    parts = [f"{missing} images are missing"] if missing else []
+    if unreadable:
+        parts.append(f"{len(unreadable)} images are no readable images (first {unreadable[0]})")
+    return (
+        f"{folder}: {' and '.join(parts)}, the first at frame {filled[0]:06d}; the ones before take their "
+        "places"
+    )
 
 
 def _grid(config: ExtractConfig) -> Grid:
@@ -364,7 +406,7 @@ def _estimate(sources: Sequence[Source], config: ExtractConfig) -> int | None:
 def _lengths(sources: Sequence[Source]) -> Iterator[Fraction | None]:
     for source in sources:
         if source.images:
-            yield Fraction(len(source.images), _IMAGES_FPS)
+            yield Fraction(len(source.images.by_number), _IMAGES_FPS)
             continue
         try:
             with VideoFrames(source.path) as video:

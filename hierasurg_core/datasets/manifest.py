@@ -65,7 +65,7 @@ class Manifest:
         contents: "latents" or "index".
         form: What its clips look like.
         vae: Whose latents they are, or are to be.
-        sources: For an index, where frames and maps lie: "videos" and "maps"; relative to the working folder.
+        sources: Where frames and maps lay when it was built, "videos" and "maps"; see `folder_of`.
         flip: Probability of flips for training on the fly.
         object_dropout: The same for object dropout.
         shards: All of them, in order.
@@ -79,6 +79,23 @@ class Manifest:
     flip: float
     object_dropout: float
     shards: tuple[ShardEntry, ...]
+
+    def folder_of(self, kind: str) -> Path:
+        """Returns the folder of the frames ("videos") or maps ("maps") that the data set was made of.
+
+        A relative folder is looked for beside the data set, then in the working folder.
+
+        Raises:
+            DataError: It is not there.
+        """
+        said = Path(self.sources[kind])
+        for folder in (self.folder.parent / said, said):
+            if folder.is_dir():
+                return folder
+        raise DataError(
+            f"there is no folder {said}, of whose {kind} the data set {self.folder} was made: run in the "
+            "folder in which it was built, or bring it back"
+        )
 
 
 def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:

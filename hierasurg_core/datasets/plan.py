@@ -14,12 +14,14 @@ from pathlib import Path
 
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder
 from hierasurg_core.config import BuildDatasetConfig
-from hierasurg_core.datasets.annotations import OperationLabels, canonical_name, load_labels
+from hierasurg_core.datasets.annotations import OperationLabels, load_labels
 from hierasurg_core.datasets.clips import ClipForm, ClipReader, ClipStarts, list_clips, require_maps
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.fingerprint import SCHEMA, Fingerprint, digest_of, digest_of_labels, expect_same
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import MASKS, Found, find_frame_folders, skipped_in_words
 from hierasurg_core.datasets.shards import read_fingerprint
 from hierasurg_core.datasets.splits import TRAIN, Splits, choose_splits
 from hierasurg_core.errors import DataError
@@ -76,6 +78,8 @@ class DatasetPlan:
         vae: Whose latents they become.
         splits: Which videos are in which split.
         videos: In order of their names.
+        skipped: What lies beside the frame folders and is no operation.
+        passed_over: How many hidden files and outputs of ours lie there.
     """
 
     config: BuildDatasetConfig
@@ -83,6 +87,8 @@ class DatasetPlan:
     vae: VaeIdentity
     splits: Splits
     videos: tuple[VideoPlan, ...]
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
 
     @property
     def contents(self) -> str:
@@ -107,12 +113,16 @@ def plan_dataset(
         ResourceError: The folder cannot be written, or the disk is too small.
     """
     form = clip_form(config, vae)
-    folders = find_videos(config.videos)
+    found = find_videos(config.videos)
+    for line in skipped_in_words(found.skipped):
+        progress.note(line)
+    there = sorted([*found.sources, *(fault.name for fault in found.faults)])
     splits = choose_splits(
-        list(folders), train=config.train, val=config.val, val_fraction=config.val_fraction, seed=config.seed
+        there, train=config.train, val=config.val, val_fraction=config.val_fraction, seed=config.seed
     )
     progress.note(splits.note)
-    names = [name for name in folders if splits.of(name) is not None]
+    names = [name for name in there if splits.of(name) is not None]
+    folders = {name: found.require(name, f"{config.videos} has no {name}") for name in names}
     labels = _labels(config, names)
     ensure_writable_folder(config.out)
     progress.start("look at videos", len(names), "videos")
@@ -131,7 +141,7 @@ def plan_dataset(
         )
     left = sum(len(shard.starts) for video in videos for shard in video.shards if not shard.done)
     check_free_space(config.out, left * (bytes_a_clip(form, vae, config) + _BYTES_OF_MAPS), f"{left} clips")
-    return DatasetPlan(config, form, vae, splits, tuple(videos))
+    return DatasetPlan(config, form, vae, splits, tuple(videos), found.skipped, found.passed_over)
 
 
 def clip_form(config: BuildDatasetConfig, vae: VaeIdentity) -> ClipForm:
@@ -145,26 +155,19 @@ def clip_form(config: BuildDatasetConfig, vae: VaeIdentity) -> ClipForm:
     return ClipForm(config.fps, step, size_hw, map_size_hw, config.first_frames, config.seed)
 
 
-def find_videos(folder: Path) -> dict[str, Path]:
-    """Returns the frame folders, by their canonical name, rising.
+def find_videos(folder: Path) -> Found:
+    """Finds the frame folders, by the name of their operation, rising.
 
     Raises:
         DataError: There is none.
     """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: make it with 'hierasurg extract'")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = _name_of(path)
-        if name in found:
-            raise DataError(f"{found[name]} and {path} are one operation: keep one of them")
-        if name is not None:
-            found[name] = path
-    if not found:
+    found = find_frame_folders(folder)
+    if not found.sources and not found.faults:
+        left = f"; {len(found.skipped)} files and folders in it are none" if found.skipped else ""
         raise DataError(
-            f"{folder} holds no frame folders (video01/000000.jpg): make them with 'hierasurg extract'"
+            f"{folder} holds no frame folders (video01/000000.jpg): make them with 'hierasurg extract'{left}"
         )
-    return dict(sorted(found.items()))
+    return found
 
 
 def bytes_a_clip(form: ClipForm, vae: VaeIdentity, config: BuildDatasetConfig) -> int:
@@ -180,14 +183,6 @@ def bytes_a_clip(form: ClipForm, vae: VaeIdentity, config: BuildDatasetConfig) -
 def _as_size(text: str) -> tuple[int, int]:
     rows, columns = map(int, text.split("x"))
     return rows, columns
-
-
-def _name_of(path: Path) -> str | None:
-    """The operation that a frame folder shows; None for maps and everything else."""
-    try:
-        return canonical_name(path.name) if path.is_dir() else None
-    except DataError:
-        return None
 
 
 def _labels(config: BuildDatasetConfig, names: list[str]) -> dict[str, OperationLabels | None]:
@@ -216,7 +211,7 @@ def _plan_video(
 ) -> VideoPlan:
     folder = dataclasses.replace(read_manifest(path), name=name)
     kept = 2 * form.num_frames
-    maps = VideoMaps((config.maps or config.videos) / f"{path.name}_masks", kept)
+    maps = VideoMaps((config.maps or config.videos) / f"{path.name}{MASKS}", kept)
     trains = split == TRAIN
     flip, dropout = (config.flip, config.object_dropout) if trains else (0.0, 0.0)
     reader = ClipReader(folder, maps, labels, form, flip=flip, dropout=dropout, kept_frames=kept)

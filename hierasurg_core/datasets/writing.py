@@ -56,7 +56,7 @@ class FrameWriter:
         except DataError:
             return None, None
         shape = (picture_HWC.shape[0], picture_HWC.shape[1])
-        if self._as_is and path.suffix.lower() != ".png":
+        if self._as_is and path.suffix.lower() in (".jpg", ".jpeg"):
             return fr.read_bytes(path), shape
         picture_HWC = fr.shape_picture(picture_HWC[..., ::-1], self._config.crop_hw, self._config.size_hw)
         return fr.encode_jpeg(picture_HWC, self._config.quality), shape
