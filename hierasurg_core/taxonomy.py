@@ -305,7 +305,7 @@ def _run_together(words: Sequence[str]) -> set[str]:
 
 
 def _initials(words: str) -> set[str]:
-    """First letters of several words, with and without "and", "gb" for the gallbladder: "cc", "cac", "gbd"."""
+    """First letters of several words: "cc" or "cac" with "and", "gd" or "gbd" with the gallbladder."""
     several = words.split()
     if len(several) < 2:
         return set()

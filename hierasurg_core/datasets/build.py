@@ -131,7 +131,7 @@ def build_dataset(plan: DatasetPlan, encoder: LatentEncoder | None, progress: Pr
             else:
                 leftover.unlink()
         if not plan.config.resume:
-            for file in out.glob("video*-*.safetensors"):
+            for file in out.glob("*-[0-9][0-9][0-9][0-9][0-9].safetensors"):
                 file.unlink()
     wait_for_all()
     progress.start("build clips", sum(len(shard.starts) for _, shard in shards), "clips")

@@ -28,9 +28,9 @@ from hierasurg_core.datasets.fingerprint import expect_same
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.manifest import Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
-from hierasurg_core.datasets.operations import MASKS
+from hierasurg_core.datasets.operations import MASKS, find_videos
 from hierasurg_core.datasets.packing import unpack_map
-from hierasurg_core.datasets.plan import LATENTS, find_videos
+from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.shards import Shard
 from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hierasurg_core.datasets.annotations import canonical_name
 from hierasurg_core.datasets.frames import MANIFEST
 from hierasurg_core.datasets.numbering import (
     IMAGE_SUFFIXES,
@@ -20,6 +19,7 @@ from hierasurg_core.datasets.numbering import (
     is_clutter,
     number_images,
 )
+from hierasurg_core.datasets.operation_labels import is_canonical, operation_name
 from hierasurg_core.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
@@ -149,19 +149,6 @@ def skipped_in_words(skipped: Sequence[Skipped]) -> list[str]:
     return lines
 
 
-def operation_name(text: str) -> str:
-    """Returns the one name of an operation; a name of another form stays as it is.
-
-    Example:
-        >>> operation_name("VID01"), operation_name("seq_1")
-        ('video01', 'seq_1')
-    """
-    try:
-        return canonical_name(text)
-    except DataError:
-        return text
-
-
 def find_sources(path: Path) -> Found:
     """Finds what `extract` can read.
 
@@ -223,6 +210,21 @@ def find_frame_folders(path: Path) -> Found:
     )
 
 
+def find_videos(folder: Path) -> Found:
+    """Finds the frame folders, by the name of their operation, rising.
+
+    Raises:
+        DataError: There is none.
+    """
+    found = find_frame_folders(folder)
+    if not found.sources and not found.faults:
+        left = f"; {len(found.skipped)} files and folders in it are none" if found.skipped else ""
+        raise DataError(
+            f"{folder} holds no frame folders (video01/000000.jpg): make them with 'hierasurg extract'{left}"
+        )
+    return found
+
+
 def find_map_folders(path: Path) -> Found:
     """Finds folders of maps, `videoNN_masks`, by the name of their operation.
 
@@ -262,7 +264,7 @@ def _frame_folder_of(path: Path) -> _Judged:
         if path.name.endswith(MASKS):
             return None
         name = operation_name(path.name)
-        if (path / MANIFEST).exists() or _is_canonical(path.name):
+        if (path / MANIFEST).exists() or is_canonical(path.name):
             return Source(name, path)
         images = number_images(path)
         return Source(name, path) if images.is_sequence else Skipped(path, _why_no_sequence(path, images))
@@ -277,14 +279,6 @@ def _map_folder_of(path: Path) -> _Judged:
     if path.is_dir() and path.name.endswith(MASKS):
         return Source(operation_name(path.name.removesuffix(MASKS)), path)
     return None  # maps lie beside frames and pictures of all kinds
-
-
-def _is_canonical(text: str) -> bool:
-    try:
-        canonical_name(text)
-    except DataError:
-        return False
-    return True
 
 
 def _why_no_sequence(path: Path, images: NumberedImages) -> str:

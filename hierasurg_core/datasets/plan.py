@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder
 from hierasurg_core.config import BuildDatasetConfig
-from hierasurg_core.datasets.annotations import OperationLabels, load_labels
+from hierasurg_core.datasets.annotations import OperationLabels, find_labels, rate_in_words, with_rate_of
 from hierasurg_core.datasets.clips import ClipForm, ClipReader, ClipStarts, list_clips, require_maps
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.fingerprint import SCHEMA, Fingerprint, digest_of, digest_of_labels, expect_same
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.datasets.numbering import Skipped
-from hierasurg_core.datasets.operations import MASKS, Found, find_frame_folders, skipped_in_words
+from hierasurg_core.datasets.operations import MASKS, find_videos, skipped_in_words
 from hierasurg_core.datasets.shards import read_fingerprint
 from hierasurg_core.datasets.splits import TRAIN, Splits, choose_splits
 from hierasurg_core.errors import DataError
@@ -59,6 +60,7 @@ class VideoPlan:
         reader: Of its clips.
         clips: Which, and how many were dropped.
         shards: In order.
+        labels: Phases and triplets; None without any.
     """
 
     name: str
@@ -66,6 +68,7 @@ class VideoPlan:
     reader: ClipReader
     clips: ClipStarts
     shards: tuple[ShardPlan, ...]
+    labels: OperationLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class DatasetPlan:
         vae: Whose latents they become.
         splits: Which videos are in which split.
         videos: In order of their names.
-        skipped: What lies beside the frame folders and is no operation.
+        skipped: What lies beside the frame folders and labels and is neither.
         passed_over: How many hidden files and outputs of ours lie there.
     """
 
@@ -123,7 +126,9 @@ def plan_dataset(
     progress.note(splits.note)
     names = [name for name in there if splits.of(name) is not None]
     folders = {name: found.require(name, f"{config.videos} has no {name}") for name in names}
-    labels = _labels(config, names)
+    labels, no_labels = _labels(config, names)
+    for line in skipped_in_words(no_labels):
+        progress.note(line)
     ensure_writable_folder(config.out)
     progress.start("look at videos", len(names), "videos")
     videos: list[VideoPlan] = []
@@ -132,6 +137,8 @@ def plan_dataset(
         assert split is not None
         videos.append(_plan_video(name, folders[name], split, labels[name], config, form, vae, precision))
         progress.advance()
+    for line in _about_labels([video.labels for video in videos if video.labels is not None]):
+        progress.note(line)
     if not config.drop_unlabelled:
         require_maps((video.reader.maps, video.clips) for video in videos)
     if not any(video.clips.starts for video in videos):
@@ -141,7 +148,8 @@ def plan_dataset(
         )
     left = sum(len(shard.starts) for video in videos for shard in video.shards if not shard.done)
     check_free_space(config.out, left * (bytes_a_clip(form, vae, config) + _BYTES_OF_MAPS), f"{left} clips")
-    return DatasetPlan(config, form, vae, splits, tuple(videos), found.skipped, found.passed_over)
+    skipped = (*found.skipped, *no_labels)
+    return DatasetPlan(config, form, vae, splits, tuple(videos), skipped, found.passed_over)
 
 
 def clip_form(config: BuildDatasetConfig, vae: VaeIdentity) -> ClipForm:
@@ -153,21 +161,6 @@ def clip_form(config: BuildDatasetConfig, vae: VaeIdentity) -> ClipForm:
         map_size_hw = min(size_hw, _S2M_SIZE_HW, key=math.prod)
     step = config.fps if config.step is None else config.step
     return ClipForm(config.fps, step, size_hw, map_size_hw, config.first_frames, config.seed)
-
-
-def find_videos(folder: Path) -> Found:
-    """Finds the frame folders, by the name of their operation, rising.
-
-    Raises:
-        DataError: There is none.
-    """
-    found = find_frame_folders(folder)
-    if not found.sources and not found.faults:
-        left = f"; {len(found.skipped)} files and folders in it are none" if found.skipped else ""
-        raise DataError(
-            f"{folder} holds no frame folders (video01/000000.jpg): make them with 'hierasurg extract'{left}"
-        )
-    return found
 
 
 def bytes_a_clip(form: ClipForm, vae: VaeIdentity, config: BuildDatasetConfig) -> int:
@@ -185,18 +178,34 @@ def _as_size(text: str) -> tuple[int, int]:
     return rows, columns
 
 
-def _labels(config: BuildDatasetConfig, names: list[str]) -> dict[str, OperationLabels | None]:
+def _labels(
+    config: BuildDatasetConfig, names: list[str]
+) -> tuple[dict[str, OperationLabels | None], tuple[Skipped, ...]]:
+    """The labels of these operations, and what else lies there."""
     if config.labels is None:
-        return dict.fromkeys(names)
-    found = load_labels(config.labels)
-    missing = [name for name in names if name not in found]
+        return dict.fromkeys(names), ()
+    found = find_labels(config.labels, names)
+    for name in names:
+        if name in found.faults:
+            raise DataError(found.faults[name])
+    missing = [name for name in names if name not in found.labels]
     if missing:
         more = f" (and {len(missing) - 1} more videos)" if len(missing) > 1 else ""
         raise DataError(
             f"{config.labels} has no labels of {missing[0]}{more}: add them, leave the video out with "
             "--train and --val, or build without any (--set labels=null)"
         )
-    return {name: found[name] for name in names}
+    return {name: found.labels[name] for name in names}, found.skipped
+
+
+def _about_labels(labels: Sequence[OperationLabels]) -> list[str]:
+    """What was taken for the rate of phase files, and how many labels have no phase."""
+    rates = Counter(rate_in_words(of.fps, of.fps_from) for of in labels if of.fps_from != "file")
+    lines = [f"{count} phase files: {rate}" for rate, count in sorted(rates.items())]
+    none = [of.num_unlabelled for of in labels if of.num_unlabelled]
+    if none:
+        lines.append(f"{sum(none)} labels of {len(none)} videos have no phase (-1): they count as unlabelled")
+    return lines
 
 
 def _plan_video(
@@ -214,6 +223,8 @@ def _plan_video(
     maps = VideoMaps((config.maps or config.videos) / f"{path.name}{MASKS}", kept)
     trains = split == TRAIN
     flip, dropout = (config.flip, config.object_dropout) if trains else (0.0, 0.0)
+    if labels is not None:
+        labels = with_rate_of(labels, folder.start + folder.num_frames / form.fps)
     reader = ClipReader(folder, maps, labels, form, flip=flip, dropout=dropout, kept_frames=kept)
     clips = list_clips(folder, maps, form)
     base: Fingerprint = {
@@ -243,7 +254,7 @@ def _plan_video(
         fingerprint: Fingerprint = {**base, "clips": digest_of(starts)}
         file = config.out / f"{name}-{number:05d}.safetensors"
         shards.append(ShardPlan(file, starts, fingerprint, _is_done(file, fingerprint, config.resume)))
-    return VideoPlan(name, split, reader, clips, tuple(shards))
+    return VideoPlan(name, split, reader, clips, tuple(shards), labels)
 
 
 def _is_done(path: Path, fingerprint: Mapping[str, object], resume: bool) -> bool:

@@ -30,8 +30,7 @@ from hierasurg_core.datasets.frames import (
 )
 from hierasurg_core.datasets.manifest import MANIFEST, Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
-from hierasurg_core.datasets.operations import MASKS, find_frame_folders
-from hierasurg_core.datasets.plan import find_videos
+from hierasurg_core.datasets.operations import MASKS, find_frame_folders, find_videos
 from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.recordings import Labels, Recording, Side, Unreadable

@@ -18,8 +18,7 @@ from hierasurg_core.datasets.dataset import LatentDataset
 from hierasurg_core.datasets.manifest import read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.datasets.numbering import number_images
-from hierasurg_core.datasets.operations import MASKS
-from hierasurg_core.datasets.plan import find_videos
+from hierasurg_core.datasets.operations import MASKS, find_videos
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation.request import Start
 from hierasurg_core.maps import PanopticClip

@@ -26,10 +26,10 @@ from hierasurg_core.datasets.operations import (
     MASKS,
     Failure,
     Found,
+    find_videos,
     skipped_as_json,
     skipped_in_words,
 )
-from hierasurg_core.datasets.plan import find_videos
 from hierasurg_core.datasets.splits import read_list
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.features import (

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from hierasurg_core.datasets.annotations import operation_name
 from hierasurg_core.datasets.mapfiles import CLIP_SECONDS, VideoMaps
-from hierasurg_core.datasets.operations import MASKS, operation_name
+from hierasurg_core.datasets.operations import MASKS
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.maps.clip import MAX_ENTITIES

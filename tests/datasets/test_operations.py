@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hierasurg_core.datasets.annotations import operation_name
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.numbering import number_images
 from hierasurg_core.datasets.operations import (
     find_frame_folders,
     find_map_folders,
     find_sources,
-    operation_name,
     skipped_in_words,
 )
 from hierasurg_core.errors import DataError
