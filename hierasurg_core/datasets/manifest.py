@@ -16,6 +16,7 @@ from hierasurg_core.datasets.clips import ClipForm
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.fingerprint import SCHEMA
 from hierasurg_core.datasets.plan import INDEX, LATENTS, DatasetPlan
+from hierasurg_core.datasets.usable import TOO_MANY_IDS, count_unusable
 from hierasurg_core.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -105,6 +106,7 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
         split: sum(len(video.clips.starts) for video in plan.videos if video.split == split)
         for split in plan.splits.names
     }
+    unusable = {video.name: count_unusable(shard.path for shard in video.shards) for video in plan.videos}
     phantom = all(video.reader.folder.is_phantom for video in plan.videos)  # nobody's data
     return {
         "kind": _KIND,
@@ -124,6 +126,11 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
         },
         "splits": {split: list(names) for split, names in plan.splits.names.items()},
         "clips": clips,
+        "s2m_unusable": {
+            split: sum(unusable[video.name] for video in plan.videos if video.split == split)
+            for split in plan.splits.names
+        },
+        "s2m_reason": TOO_MANY_IDS,
         "videos": {
             video.name: {
                 "split": video.split,
@@ -131,6 +138,7 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
                 "clips": len(video.clips.starts),
                 "dropped_black": video.clips.black,
                 "dropped_unlabelled": len(video.clips.unlabelled),
+                "s2m_unusable": unusable[video.name],
                 "shards": [
                     {"file": shard.path.name, "clips": len(shard.starts), "fingerprint": shard.fingerprint}
                     for shard in video.shards

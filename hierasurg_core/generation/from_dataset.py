@@ -19,6 +19,7 @@ from hierasurg_core.datasets.manifest import read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.datasets.numbering import number_images
 from hierasurg_core.datasets.operations import MASKS, find_videos
+from hierasurg_core.datasets.usable import TOO_MANY_IDS
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation.request import Start
 from hierasurg_core.maps import PanopticClip
@@ -101,8 +102,11 @@ def clips_of_dataset(
     if not config.true_maps and manifest.contents == "latents":
         chosen = clips.paintable()
         if len(chosen) < len(clips):
-            progress.note(
-                f"{len(clips) - len(chosen)} clips have more than 20 ids and are left out: S2M's palette"
+            progress.note(f"{len(clips) - len(chosen)} clips have {TOO_MANY_IDS}: left out")
+        if not chosen:
+            raise DataError(
+                f"no clip of {folder} in its split '{config.split}' can be used: they have {TOO_MANY_IDS}; "
+                "give --true-maps, choose the other --split, or label with fewer objects"
             )
     if config.limit is not None and config.limit < len(chosen):
         chosen = [chosen[at] for at in np.linspace(0, len(chosen) - 1, config.limit).round().astype(int)]
