@@ -95,7 +95,7 @@ def find_labels(folder: Path, names: Collection[str] = ()) -> LabelsFound:
         raise DataError(f"{folder} is no folder of labels: it does not exist")
     files: dict[str, dict[str, list[Path]]] = {}
     skipped: list[Skipped] = []
-    for path in sorted([*folder.iterdir(), *(file for part in _PARTS for file in (folder / part).glob("*"))]):
+    for path in _files_of(folder):
         if is_clutter(path) or (path.is_dir() and path.name in _PARTS):
             continue
         kind, name = _kind_and_name(path, names)
@@ -114,6 +114,15 @@ def find_labels(folder: Path, names: Collection[str] = ()) -> LabelsFound:
         except DataError as error:
             faults[name] = str(error)
     return LabelsFound(labels, faults, tuple(skipped))
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """All that lies in a folder of labels and in Cholec80's parts of it."""
+    try:
+        inside = [file for part in _PARTS if (folder / part).is_dir() for file in (folder / part).iterdir()]
+        return sorted([*folder.iterdir(), *inside])
+    except OSError as error:
+        raise DataError(f"cannot read the folder {error.filename or folder}: {error.strerror}") from error
 
 
 def _kind_and_name(path: Path, names: Collection[str]) -> tuple[str | None, str | None]:

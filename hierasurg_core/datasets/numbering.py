@@ -102,7 +102,7 @@ def number_images(folder: Path) -> NumberedImages:
     num_clutter = 0
     try:
         for path in sorted(folder.iterdir()):
-            if is_clutter(path) or _BESIDE_FRAMES.fullmatch(path.stem):
+            if is_clutter(path):
                 num_clutter += 1
             elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 images.append(path)
@@ -113,6 +113,8 @@ def number_images(folder: Path) -> NumberedImages:
     for path in images:
         if _MASK.fullmatch(path.stem):
             skipped.append(Skipped(path, "a mask, not a frame"))
+        elif _BESIDE_FRAMES.fullmatch(path.stem):
+            skipped.append(Skipped(path, "a picture of maps, as label writes it, not a frame"))
         elif _DIGITS.search(path.stem) is None:
             skipped.append(Skipped(path, "its name holds no number"))
         else:

@@ -299,15 +299,21 @@ def _children(folder: Path, judge: Callable[[Path], _Judged]) -> Found:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
+    unreadable: list[Fault] = []
     for path in entries:
-        judged = None if is_clutter(path) else judge(path)
+        try:
+            judged = None if is_clutter(path) else judge(path)
+        except DataError as error:
+            unreadable.append(Fault(operation_name(path.name), (path,), str(error)))
+            continue
         if judged is None:
             passed_over += 1
         elif isinstance(judged, Skipped):
             skipped.append(judged)
         else:
             sources.append(judged)
-    return _gathered(sources, skipped, passed_over)
+    found = _gathered(sources, skipped, passed_over)
+    return replace(found, faults=(*found.faults, *unreadable))
 
 
 def _gathered(sources: Iterable[Source], skipped: Iterable[Skipped], passed_over: int) -> Found:

@@ -195,7 +195,8 @@ def _labels(
             f"{config.labels} has no labels of {missing[0]}{more}: add them, leave the video out with "
             "--train and --val, or build without any (--set labels=null)"
         )
-    return {name: found.labels[name] for name in names}, found.skipped
+    others = (Skipped(config.labels, fault) for name, fault in found.faults.items() if name not in names)
+    return {name: found.labels[name] for name in names}, (*found.skipped, *others)
 
 
 def _about_labels(labels: Sequence[OperationLabels]) -> list[str]:

@@ -1,5 +1,6 @@
 """Which files and folders are operations, for every command, and what is said of the others."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,28 @@ def test_frames_of_any_name_are_read_where_they_are(tmp_path: Path) -> None:
     (folder / "frame_0.png").unlink()
     with pytest.raises(DataError, match=r"lacks frame 000000 \(then comes frame_1.png\).*hierasurg extract"):
         read_manifest(folder)
+
+
+def test_a_folder_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
+    touch(tmp_path / "seq_1", "0.png")
+    touch(tmp_path, "video02.mp4")
+    (tmp_path / "seq_1").chmod(0)
+    try:
+        if os.access(tmp_path / "seq_1", os.R_OK):
+            pytest.skip("this user may read everything")
+        found = find_sources(tmp_path)
+    finally:
+        (tmp_path / "seq_1").chmod(0o700)
+    assert list(found.sources) == ["video02"]
+    assert "cannot read the folder" in found.faults[0].message
+
+
+def test_pictures_that_label_writes_are_no_operation(tmp_path: Path) -> None:
+    touch(tmp_path, "video01_sheet.png", "video02_sheet.png", "video03_sheet.png")
+    touch(tmp_path / "video01", "000000.png")
+    assert list(find_frame_folders(tmp_path).sources) == ["video01"]
+    assert list(find_sources(tmp_path).sources) == ["video01"]
+    assert number_images(tmp_path).by_number == {}
 
 
 def test_many_files_of_one_reason_are_one_line(tmp_path: Path) -> None:
