@@ -82,6 +82,11 @@ class Picture:
     done: tuple[str, ...]
     plain_jpeg: bool
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.pixels_HWC.shape[0], self.pixels_HWC.shape[1]
+
 
 @dataclass(frozen=True)
 class PictureHead:

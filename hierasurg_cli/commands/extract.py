@@ -55,6 +55,12 @@ def extract(
     only: Annotated[
         Path | None, typer.Option(metavar="FILE", help="List of operations to take, one a line.")
     ] = None,
+    first_index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Number of the image that shows second 0 (default: the first image's)."
+        ),
+    ] = None,
     strict: Annotated[
         bool | None,
         typer.Option("--strict/--lenient", help="Decode every frame and refuse videos with damaged ones."),
@@ -86,6 +92,8 @@ def extract(
     console.show_result(result, json, _as_text)
     for failure in result.failures:
         console.show_error(failure.message)
+    if len(result.failures) > 1:
+        console.show_error(f"{len(result.failures)} of {result.total} operations are not done")
     raise typer.Exit(result.exit_code)
 
 
@@ -101,5 +109,6 @@ def _as_text(result: "ExtractResult") -> str:
         if video.skipped:
             extra.append("done before")
         lines.append(f"{video.folder}: {', '.join(extra)}")
-    total = len(result.videos) + len(result.failures)
-    return "\n".join([*lines, f"{len(result.videos)} of {total} videos done in {result.seconds:.1f} s"])
+    left = f"; {len(result.skipped)} files or folders skipped" if result.skipped else ""
+    done = f"{len(result.videos)} of {result.total} videos done in {result.seconds:.1f} s{left}"
+    return "\n".join([*lines, done])

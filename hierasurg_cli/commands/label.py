@@ -1,7 +1,7 @@
 """`hierasurg label`: frames get panoptic maps, or the maps that are there are compared with true ones."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -23,6 +23,9 @@ from hierasurg_cli.options import (
 from hierasurg_core.config import LabelConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hierasurg_core.datasets.operations import Failure
     from hierasurg_core.evaluation.label_check import LabelCheck
     from hierasurg_core.labeling.label import LabelResult
 
@@ -156,7 +159,7 @@ def label(
 
             checked = check_labels(wanted, progress)
         console.show_result(checked, json, _check_as_text)
-        return
+        _end(checked.failures, len(checked.videos), "compared")
     if launch(gpus, device=wanted.device, nodes=nodes, node_rank=node_rank, rendezvous=rendezvous):
         return
     with console.working(loudness) as progress:
@@ -167,6 +170,16 @@ def label(
         with process_group(wanted.device) as device_:
             result = core(wanted, device_, progress)
     console.show_result(result, json, _as_text)
+    _end(result.failures, len(result.videos), "labelled")
+
+
+def _end(failures: "Sequence[Failure]", num_done: int, done: str) -> NoReturn:
+    """Ends the program; says first which videos are not done, and how many."""
+    for failure in failures:
+        console.show_error(failure.message)
+    if failures:
+        console.show_error(f"{len(failures)} of {num_done + len(failures)} videos are not {done}")
+    raise typer.Exit(max((failure.exit_code for failure in failures), default=0))
 
 
 def _as_text(result: "LabelResult") -> str:

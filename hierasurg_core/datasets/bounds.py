@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 from hierasurg_core.artifacts import check_free_space
 from hierasurg_core.config import ExtractConfig
 from hierasurg_core.datasets.decoding import look_at_video
-from hierasurg_core.datasets.sources import Source
+from hierasurg_core.datasets.numbering import NumberedImages, Timeline, timeline
+from hierasurg_core.datasets.operations import Source
 from hierasurg_core.errors import DataError, UsageError
-from hierasurg_core.pictures import Picture, read_picture
+from hierasurg_core.pictures import read_picture
 from hierasurg_core.pixels import MAX_PIXELS
 
 IMAGES_FPS = 1  # CholecT45 and CholecT50
 MOST_ENLARGED = 4
 """`--size` may be so many times the source's rows and columns."""
 
+_LONGEST_LEAD_S = 10  # of missing images before the first one
 _RATE_SLACK = 1.01  # 30 may be asked of 29.97
 _LONGEST_SIDE = 65_500  # of a JPEG
 _LEAST_BYTES_A_PIXEL = 0.05  # of a JPEG of a real scene; most take several times that
@@ -50,18 +53,18 @@ def look_at(source: Source, config: ExtractConfig) -> Look:
     """Looks at a source, and checks what is asked of it.
 
     Raises:
-        DataError: It cannot be read, or is too small for the crop, or holds images at another rate.
+        DataError: It cannot be read, or is too small for the crop, or its images have another rate, no
+            order, or none in the time that is asked for.
         UsageError: The rate is above its own, or the size is out of proportion to its own.
     """
-    if source.images:
-        if config.fps != IMAGES_FPS:
-            raise DataError(
-                f"{source.path} holds images at {IMAGES_FPS} fps: --fps {config.fps:g} needs the video file"
-            )
-        picture = _first_readable(source.images)
-        rows, columns = picture.pixels_HWC.shape[:2]
-        seconds = Fraction(len(source.images), IMAGES_FPS)
-        return Look(size_after(config, (rows, columns), source.path), seconds, picture.done)
+    if source.images is not None:
+        _, span, first = image_times(source.images, config)
+        try:
+            picture = read_picture(first)
+        except DataError as error:
+            raise DataError(f"{source.path} has no first frame: {error}") from error
+        seconds = Fraction(span.stop, IMAGES_FPS)
+        return Look(size_after(config, picture.size_hw, source.path), seconds, picture.done)
     look = look_at_video(source.path, deinterlaces=config.deinterlace == "auto")
     if look.rate is not None and config.fps > look.rate * _RATE_SLACK:
         raise UsageError(
@@ -69,6 +72,35 @@ def look_at(source: Source, config: ExtractConfig) -> Look:
             f"give --fps {look.rate:g} or less"
         )
     return Look(size_after(config, look.size_hw, source.path), look.seconds, look.done)
+
+
+def image_times(images: NumberedImages, config: ExtractConfig) -> tuple[Timeline, range, Path]:
+    """Returns which second each image shows, which seconds become frames, and the first image of these.
+
+    Where the first seconds have no image, the first image is that of a later second.
+
+    Raises:
+        DataError: Another rate than that of images is asked for, the images have no order, they end before
+            the first of these seconds, or lack too many of the first ones.
+    """
+    folder = images.folder
+    if config.fps != IMAGES_FPS:
+        raise DataError(
+            f"{folder} holds images at {IMAGES_FPS} fps: --fps {config.fps:g} needs the video file"
+        )
+    times = timeline(images, config.first_index)
+    start, stop = int(config.start), max(times.by_second) + 1
+    if start >= stop:
+        raise DataError(f"{folder} holds {stop} s and ends before --start {config.start:g}")
+    if config.end is not None:
+        stop = min(stop, start + ceil(Fraction(str(config.end)) - Fraction(str(config.start))))
+    first = min(second for second in times.by_second if second >= start)
+    if first - start > _LONGEST_LEAD_S:
+        raise DataError(
+            f"{folder} lacks its first {first - start} seconds, counted from --first-index "
+            f"{times.first_index}: give --start {first} as well"
+        )
+    return times, range(start, stop), times.by_second[first]
 
 
 def size_after(config: ExtractConfig, size_hw: tuple[int, int], source: Path) -> tuple[int, int]:
@@ -112,17 +144,6 @@ def check_space(looks: Mapping[str, Look], config: ExtractConfig) -> None:
         missing += frames
         needed += frames * look.size_hw[0] * look.size_hw[1] * _LEAST_BYTES_A_PIXEL
     check_free_space(config.out, int(needed), f"{missing} frames")
-
-
-def _first_readable(images: tuple[Path, ...]) -> Picture:
-    """The first image that can be read; the fault of the first where there is none."""
-    fault: DataError | None = None
-    for path in images:
-        try:
-            return read_picture(path)
-        except DataError as error:
-            fault = fault or error
-    raise fault or DataError("no images")
 
 
 def _text(size_hw: tuple[int, int]) -> str:

@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,14 +26,16 @@ from typing import Any
 from hierasurg_core import artifacts
 from hierasurg_core.config import ExtractConfig, write_config
 from hierasurg_core.datasets import frames as fr
-from hierasurg_core.datasets.bounds import Look, check_space, look_at, size_after
+from hierasurg_core.datasets.bounds import Look, check_space, image_times, look_at, size_after
 from hierasurg_core.datasets.decoding import VideoFrames
 from hierasurg_core.datasets.frames import MANIFEST, SCHEMA, FrameFolder, read_manifest
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import Failure, Found, Source, skipped_as_json
 from hierasurg_core.datasets.selection import Grid
-from hierasurg_core.datasets.sources import Source, find_sources
+from hierasurg_core.datasets.sources import choose_sources
 from hierasurg_core.datasets.writing import BesideDecoder, FrameWriter
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError
-from hierasurg_core.pictures import Picture
+from hierasurg_core.pictures import Picture, read_picture
 from hierasurg_core.progress import Progress
 
 __all__ = ["ExtractResult", "ExtractedVideo", "Failure", "FrameFolder", "extract", "read_manifest"]
@@ -65,20 +67,6 @@ class ExtractedVideo:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A video that is not done: why, and the exit code that this has."""
-
-    name: str
-    message: str
-    exit_code: int
-
-    @classmethod
-    def of(cls, name: str, error: HieraSurgError) -> "Failure":
-        """Returns a video's failure by an error."""
-        return cls(name, str(error), error.exit_code)
-
-
-@dataclass(frozen=True)
 class ExtractResult:
     """What one call of `extract` did.
 
@@ -87,12 +75,21 @@ class ExtractResult:
         videos: Those that are done, by name.
         failures: Those that are not, by name.
         seconds: How long it took.
+        skipped: Files and folders of the source that were left out, those of the failures' names included.
+        passed_over: How many hidden files, files of the operating system and outputs of ours there were.
     """
 
     out: Path
     videos: tuple[ExtractedVideo, ...]
     failures: tuple[Failure, ...]
     seconds: float
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many operations there are, done or not."""
+        return len(self.videos) + len(self.failures)
 
     @property
     def exit_code(self) -> int:
@@ -111,6 +108,8 @@ class ExtractResult:
             "videos": videos,
             "failures": failures,
             "seconds": round(self.seconds, 3),
+            "skipped": skipped_as_json(self.skipped),
+            "passed_over": self.passed_over,
         }
 
 
@@ -120,8 +119,9 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     Frame j of a folder is what the video shows j / fps seconds after its first frame, the last frame whose
     time stamp is not later: at 8 fps out of 25, frame floor(25 j / 8). Frames are written as a player shows
     them (see `hierasurg_core.display`). Folders of images (CholecT45 and CholecT50, 1 fps) are renumbered
-    into the same form (see `hierasurg_core.pictures`); upright 8-bit JPEGs that are neither cut nor resized
-    are copied as they are. What was done to pixels is told in one line a source, and kept in its manifest.
+    into the same form, from `first_index` on (see `numbering` and `hierasurg_core.pictures`); upright 8-bit
+    JPEGs that are neither cut nor resized are copied as they are. What was done to pixels is told in one
+    line a source, and kept in its manifest.
 
     Args:
         config: What to extract, how and where to.
@@ -131,8 +131,8 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
         The videos that are done, and the faults of the others.
 
     Raises:
-        UsageError: No source was given.
-        DataError: There is no video at all, or two are of one operation.
+        UsageError: No source was given, or one would be written over.
+        DataError: There is no video at all.
         ResourceError: The target cannot be written, or the disk is too small.
 
     Example:
@@ -141,13 +141,40 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     started = time.monotonic()
     if config.source is None:
         raise UsageError("IN is missing: name a video, or a folder of videos or of image folders")
-    sources = find_sources(config.source, config.out, config.only, progress)
-    looks = {source.name: _look(source, config) for source in sources}
-    usable = {name: look for name, look in looks.items() if isinstance(look, Look)}
-    if not usable:
-        failures = [Failure.of(name, look) for name, look in looks.items() if not isinstance(look, Look)]
-        return ExtractResult(config.out, (), tuple(failures), time.monotonic() - started)
-    check_space(usable, config)
+    found = choose_sources(config.source, config.out, config.only, progress)
+    looks, failures = _look_at_all(found, config)
+    videos: list[ExtractedVideo] = []
+    if looks:
+        outcomes = _extract_all([found.sources[name] for name in looks], looks, config, progress)
+        videos = [outcome for outcome in outcomes if isinstance(outcome, ExtractedVideo)]
+        failures += [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    return ExtractResult(
+        out=config.out,
+        videos=tuple(videos),
+        failures=tuple(sorted(failures, key=lambda failure: failure.name)),
+        seconds=time.monotonic() - started,
+        skipped=found.all_skipped,
+        passed_over=found.passed_over,
+    )
+
+
+def _look_at_all(found: Found, config: ExtractConfig) -> tuple[dict[str, Look], list[Failure]]:
+    """Looks at every source; one that is faulty, or of which too much is asked, costs itself alone."""
+    looks: dict[str, Look] = {}
+    failures = list(found.failures)
+    for name, source in found.sources.items():
+        try:
+            looks[name] = look_at(source, config)
+        except HieraSurgError as error:
+            failures.append(Failure.of(name, error))
+    return looks, failures
+
+
+def _extract_all(
+    sources: Sequence[Source], looks: Mapping[str, Look], config: ExtractConfig, progress: Progress
+) -> list[ExtractedVideo | Failure | None]:
+    """Extracts sources in several threads; None for one that was stopped."""
+    check_space(looks, config)
     artifacts.ensure_writable_folder(config.out)
     write_config(config.out / "extract.yaml", "extract", config)
     cores = _cores()
@@ -156,19 +183,14 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     job = _Job(config, progress, threads=threads, looks=looks)
     executor = ThreadPoolExecutor(workers, thread_name_prefix="extract")
     try:
-        progress.start("extract", _estimate(usable.values(), config), "frames")
+        progress.start("extract", _estimate(looks.values(), config), "frames")
         futures = [executor.submit(job.attempt, source) for source in sources]
         wait(futures)
         outcomes = [future.result() for future in futures]
     finally:
         job.stop()
         executor.shutdown(cancel_futures=True)
-    return ExtractResult(
-        out=config.out,
-        videos=tuple(outcome for outcome in outcomes if isinstance(outcome, ExtractedVideo)),
-        failures=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
-        seconds=time.monotonic() - started,
-    )
+    return outcomes
 
 
 class _Job:
@@ -179,7 +201,7 @@ class _Job:
         config: ExtractConfig,
         progress: Progress,
         threads: int,
-        looks: Mapping[str, Look | HieraSurgError],
+        looks: Mapping[str, Look],
     ) -> None:
         self._config = config
         self._progress = progress
@@ -194,11 +216,8 @@ class _Job:
 
     def attempt(self, source: Source) -> ExtractedVideo | Failure | None:
         """Extracts one video; None where it was stopped."""
-        look = self._looks[source.name]
-        if not isinstance(look, Look):
-            return Failure.of(source.name, look)
         try:
-            return self._extract(source, look)
+            return self._extract(source, self._looks[source.name])
         except HieraSurgError as error:
             return Failure.of(source.name, error)
 
@@ -208,8 +227,8 @@ class _Job:
             "schema": SCHEMA,
             "name": source.name,
             "source": source.path.name,
-            "digest": fr.images_digest(source.images) if source.images else fr.file_digest(source.path),
-            "settings": _settings(config),
+            "digest": fr.images_digest(source.images.paths) if source.images else fr.file_digest(source.path),
+            "settings": _settings(config, source),
         }
         found = fr.manifest_state(folder) if folder.is_dir() else {}
         same = all(found.get(key) == value for key, value in identity.items())
@@ -275,48 +294,44 @@ class _Job:
 
     def _images(self, source: Source, writer: FrameWriter) -> dict[str, Any] | None:
         """Images at 1 fps, of which a missing or unreadable one is the one before it."""
-        config, grid = self._config, _grid(self._config)
-        first = int(source.images[0].stem)
-        numbered = {int(path.stem) - first: path for path in source.images}
-        last = max(numbered)
-        size_hw: tuple[int, int] | None = None
-        lost, done = list[str](), Counter[str]()
-        at, before = int(grid.start), b""
-        limit = last + 1 if grid.end is None else min(last + 1, at + (grid.count or 0))
-        if at >= limit:
-            raise DataError(f"{source.path} holds {last + 1} s and ends before --start {config.start:g}")
-        for number in range(at, limit):
+        images, config = source.images, self._config
+        assert images is not None
+        times, span, first = image_times(images, config)
+        for note in times.notes:
+            self._note(note)
+        # Images before the first one are missing: it takes their places, as any image does of those after it.
+        picture = read_picture(first)
+        before = writer.jpeg_of(first, picture)
+        first_hw, size_hw = picture.size_hw, size_after(config, picture.size_hw, source.path)
+        filled: list[int] = []
+        faults: dict[Path, DataError] = {}
+        done = Counter[str]()
+        for second in span:
             if self._stopped.is_set():
                 return None
-            path = numbered.get(number)
-            try:
-                image, picture = _image(writer, path, source.path / f"{number + first:06d}")
-            except DataError as error:
-                lost.append(str(error))
-                if not before:
-                    raise DataError(f"{source.path} has no first frame: {error}") from error
-                image = before
+            path = times.by_second.get(second)
+            picture = None if path is None else _readable(path, faults)
+            if path is None or picture is None:
+                filled.append(second - span.start)
             else:
-                rows, columns = picture.pixels_HWC.shape[:2]
-                size_hw = size_hw or size_after(config, (rows, columns), source.path)
+                _expect_size(path, picture.size_hw, first_hw, config)
+                before = writer.jpeg_of(path, picture)
                 done.update(picture.done)
-            writer.put(range(number - at, number - at + 1), image)
-            before = image
-        if lost:
-            self._note(
-                f"{source.path}: {len(lost)} images are missing or unreadable; the ones before take their "
-                f"places; first: {lost[0]}"
-            )
-        count = limit - at
+            writer.put(range(second - span.start, second - span.start + 1), before)
+        if filled:
+            self._note(_filled_in_words(source.path, filled, faults))
+        count = len(span) - len(filled)
         self._tell_pixels(
             source, [word if n == count else f"{word} in {n} of {count} images" for word, n in done.items()]
         )
-        suffixes = sorted({path.suffix.lower()[1:] for path in source.images})
         return {
-            "codec": "+".join(suffixes),
-            "size_hw": list(size_hw or ()),
-            "undecodable": len(lost),
+            "codec": "+".join(sorted({path.suffix.lower()[1:] for path in images.paths})),
+            "size_hw": list(size_hw),
+            "undecodable": len(filled),
             "pixels": list(done),
+            "first_index": times.first_index,
+            "index_step": times.step,
+            "filled": filled,
         }
 
     def _tell_pixels(self, source: Source, done: Iterable[str]) -> None:
@@ -337,8 +352,9 @@ class _Job:
             self._progress.note(message)
 
 
-def _settings(config: ExtractConfig) -> dict[str, Any]:
+def _settings(config: ExtractConfig, source: Source) -> dict[str, Any]:
     """What of a config decides about the frames."""
+    given = {} if config.first_index is None or not source.images else {"first_index": config.first_index}
     return {
         "fps": config.fps,
         "size": list(config.size_hw) if config.size_hw else None,
@@ -347,7 +363,46 @@ def _settings(config: ExtractConfig) -> dict[str, Any]:
         "start": config.start,
         "end": config.end,
         **({} if config.deinterlace == "auto" else {"deinterlace": config.deinterlace}),
+        **given,
     }
+
+
+def _readable(path: Path, faults: dict[Path, DataError]) -> Picture | None:
+    """A picture; None for one that cannot be read, whose fault is kept."""
+    try:
+        return read_picture(path)
+    except DataError as error:
+        faults[path] = error
+        return None
+
+
+def _expect_size(
+    path: Path, size_hw: tuple[int, int], first_hw: tuple[int, int], config: ExtractConfig
+) -> None:
+    """Refuses an image of another size than the first one, unless all get one size."""
+    if size_hw == first_hw:
+        return
+    if config.size_hw is None:
+        raise DataError(
+            f"{path} is {size_hw[0]}x{size_hw[1]} (rows x columns), but the images before it are "
+            f"{first_hw[0]}x{first_hw[1]}: give --size"
+        )
+    size_after(config, size_hw, path)
+
+
+def _filled_in_words(folder: Path, filled: Sequence[int], faults: Mapping[Path, DataError]) -> str:
+    """Says in one line which images are missing, which are unreadable, and why the first of these is."""
+    missing = len(filled) - len(faults)
+    parts = [f"{missing} images are missing"] if missing else []
+    why = ""
+    if faults:
+        first, fault = next(iter(faults.items()))
+        parts.append(f"{len(faults)} images are no readable images (first {first.name})")
+        why = f"; {fault}"
+    return (
+        f"{folder}: {' and '.join(parts)}, the first at frame {filled[0]:06d}; the ones before take their "
+        f"places{why}"
+    )
 
 
 def _grid(config: ExtractConfig) -> Grid:
@@ -392,22 +447,8 @@ def _extracted(source: Source, folder: Path, manifest: dict[str, Any], *, skippe
     )
 
 
-def _look(source: Source, config: ExtractConfig) -> Look | HieraSurgError:
-    """What a source is, or what is wrong with it or with what is asked of it."""
-    try:
-        return look_at(source, config)
-    except HieraSurgError as error:
-        return error
-
-
-def _image(writer: FrameWriter, path: Path | None, wanted: Path) -> tuple[bytes, Picture]:
-    if path is None:
-        raise DataError(f"{wanted} is missing")
-    return writer.image(path)
-
-
 def _estimate(looks: Iterable[Look], config: ExtractConfig) -> int | None:
-    """About how many frames there will be; None where a video does not say how long it is."""
+    """Returns about how many frames there will be; None where a video does not say how long it is."""
     counts = [look.frames(config) for look in looks]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None

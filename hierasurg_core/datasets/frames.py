@@ -6,7 +6,6 @@ extraction has not finished or whose frames are not all there. Loads no torch.
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core import artifacts
+from hierasurg_core.datasets.numbering import number_images, suffixes_in_words
 from hierasurg_core.errors import DataError
 from hierasurg_core.pictures import fit_image, read_head, read_image
 
 MANIFEST = "extract.json"
 SCHEMA = 1
 
-_FRAME = re.compile(r"(\d{6})\.(jpg|jpeg|png)")
 _BLACK_BELOW = 16  # of 255, for the brightest 8x8 block's mean: what coding leaves of a black frame
 _MIB = 1 << 20
 _PHANTOM = "hierasurg phantom"  # how the comment of the phantom's videos begins
@@ -43,9 +42,9 @@ class FrameFolder:
         black: Indices of frames outside the body, which are all black.
         digest: Of the source, see `file_digest`; of the frames themselves where the source is not known.
         start: The second of the video that frame 000000 shows.
-        suffix: Of the frames' files, ".jpg" but for folders of others.
         comment: What the maker of the video wrote into it; "" for nothing.
         pixels: What `extract` did to the source's pixels ("rotated 90 degrees clockwise"); empty for nothing.
+        paths: The files of the frames in a folder that `extract` did not write; None: `NNNNNN.jpg`.
     """
 
     folder: Path
@@ -56,9 +55,9 @@ class FrameFolder:
     black: frozenset[int] = field(repr=False)
     digest: str
     start: float = 0.0
-    suffix: str = ".jpg"
     comment: str = ""
     pixels: tuple[str, ...] = ()
+    paths: tuple[Path, ...] | None = field(default=None, repr=False)
 
     @property
     def is_phantom(self) -> bool:
@@ -67,7 +66,9 @@ class FrameFolder:
 
     def frame_path(self, index: int) -> Path:
         """The file of one frame."""
-        return self.folder / f"{index:06d}{self.suffix}"
+        if self.paths is not None and index < len(self.paths):
+            return self.paths[index]
+        return self.folder / f"{index:06d}.jpg"
 
 
 def read_manifest(folder: Path) -> FrameFolder:
@@ -111,18 +112,6 @@ def read_manifest(folder: Path) -> FrameFolder:
             "run the same 'hierasurg extract' again"
         )
     return result
-
-
-def numbered_images(folder: Path) -> dict[int, Path]:
-    """The images of a folder that are named by six digits, by number, in rising order."""
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if match := _FRAME.fullmatch(path.name.lower()):
-            number = int(match[1])
-            if number in found:
-                raise DataError(f"{folder} holds frame {number:06d} twice: {found[number].name}, {path.name}")
-            found[number] = path
-    return found
 
 
 def missing_frames(folder: Path, num_frames: int) -> list[int]:
@@ -246,24 +235,31 @@ def manifest_state(folder: Path) -> dict[str, Any]:
 
 
 def _read_plain(folder: Path) -> FrameFolder:
-    images = numbered_images(folder)
-    if not images:
+    images = number_images(folder)
+    if images.fault is not None:
+        raise DataError(images.fault)
+    if not images.by_number:
         raise DataError(f"{folder} holds no frames: they are called 000000.jpg, 000001.jpg, ...")
-    numbers = list(images)
-    for expected, number in enumerate(numbers):
+    for expected, (number, path) in enumerate(images.by_number.items()):
         if number != expected:
-            raise DataError(f"{folder} lacks frame {expected:06d}: frames are numbered from 000000 on")
-    suffixes = {path.suffix for path in images.values()}
-    if len(suffixes) > 1:
-        raise DataError(f"{folder} mixes {' and '.join(sorted(suffixes))} files: keep one kind")
-    black = [number for number, path in images.items() if is_black_picture(path)]
+            raise DataError(
+                f"{folder} lacks frame {expected:06d} (then comes {path.name}): frames are numbered from 0 "
+                "without holes; 'hierasurg extract' renumbers them into another folder"
+            )
+    paths = images.paths
+    if mixed := suffixes_in_words(paths):
+        raise DataError(
+            f"{folder} mixes kinds of files ({mixed}): keep one kind, or let 'hierasurg extract' make JPEGs "
+            "of all"
+        )
+    black = [number for number, path in enumerate(paths) if is_black_picture(path)]
     return FrameFolder(
         folder=folder,
         name=folder.name,
         fps=None,
-        num_frames=len(images),
-        size_hw=read_head(images[0]).size_hw,
+        num_frames=len(paths),
+        size_hw=read_head(paths[0]).size_hw,
         black=frozenset(black),
-        digest=images_digest(list(images.values())),
-        suffix=suffixes.pop(),
+        digest=images_digest(paths),
+        paths=paths,
     )

@@ -7,7 +7,7 @@ as everywhere (`VID01`, `video01`). Clips of one video overlap, so a split never
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,18 +40,19 @@ def published_lists() -> dict[str, tuple[str, ...]]:
     return {split: read_list(_LISTS / f"{split}_videos.txt") for split in (TRAIN, VAL)}
 
 
-def read_list(path: Path, *, any_name: bool = False) -> tuple[str, ...]:
+def read_list(path: Path, *, any_name: bool = False, known: Collection[str] = ()) -> tuple[str, ...]:
     """Returns the video names of a list file, in its order.
 
     Args:
         path: The file.
-        any_name: Take names that are no operation's as they stand, as videos of other sources have them.
+        any_name: Take names of another form than "videoNN" as they stand.
+        known: Names of another form that are there.
 
     Raises:
         DataError: The file is missing or no text, has a line that is no video's name, a name twice, or none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"cannot read the list of videos {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -64,7 +65,7 @@ def read_list(path: Path, *, any_name: bool = False) -> tuple[str, ...]:
         try:
             name = canonical_name(text)
         except DataError as error:
-            if not any_name:
+            if not any_name and text not in known:
                 raise DataError(f"{path}, line {number}: {error}") from error
             name = text
         if name in names:
@@ -126,7 +127,7 @@ def _by_lists(found: Sequence[str], train: Path | None, val: Path | None) -> Spl
     for split, path in ((TRAIN, train), (VAL, val)):
         if path is None:
             continue
-        names = read_list(path)
+        names = read_list(path, known=found)
         missing = [name for name in names if name not in found]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -15,7 +15,7 @@ from hierasurg_core.config import ExtractConfig
 from hierasurg_core.datasets import frames as fr
 from hierasurg_core.display import Display
 from hierasurg_core.errors import DataError
-from hierasurg_core.pictures import Picture, read_picture
+from hierasurg_core.pictures import Picture
 
 _PENDING = 6  # frames between the decoder and the encoder of JPEGs
 
@@ -50,18 +50,21 @@ class FrameWriter:
             image = fr.encode_jpeg(picture_HWC, self._config.quality)
         self.put(indices, image)
 
-    def image(self, path: Path) -> tuple[bytes, Picture]:
-        """Returns a source image as JPEG, and as it was read; an upright 8-bit JPEG is copied as it is.
+    def jpeg_of(self, path: Path, picture: Picture) -> bytes:
+        """Returns a source image as a frame's JPEG; an upright 8-bit JPEG is copied as it is.
+
+        Args:
+            path: The image.
+            picture: What it holds, as `read_picture` gives it.
 
         Raises:
-            DataError: It is missing, or no image that can be read.
+            DataError: It cannot be read any more.
         """
-        picture = read_picture(path)
         if self._as_is and picture.plain_jpeg:
-            return fr.read_bytes(path), picture
+            return fr.read_bytes(path)
         picture_HWC = picture.pixels_HWC[..., ::-1]
         picture_HWC = fr.shape_picture(picture_HWC, self._config.crop_hw, self._config.size_hw)
-        return fr.encode_jpeg(picture_HWC, self._config.quality), picture
+        return fr.encode_jpeg(picture_HWC, self._config.quality)
 
     def put(self, indices: range, image: bytes) -> None:
         """Makes an encoded picture the frames of these numbers."""

@@ -179,7 +179,7 @@ def test_images_that_are_not_read_are_named(tmp_path: Path) -> None:
     frames = [Image.fromarray(numbered_frame(number)) for number in (1, 2)]
     frames[0].save(folder / "000001.png", save_all=True, append_images=frames[1:])
     _, notes = run(tmp_path / "in", tmp_path / "out")
-    assert "1 images are missing or unreadable" in notes[0]
+    assert "1 images are no readable images (first 000001.png), the first at frame 000001" in notes[0]
     assert "000001.png: it is a PNG with 2 frames" in notes[0]
     assert numbers_in(tmp_path / "out" / "video01") == [0, 0]
     Image.fromarray(np.zeros((64, 96), np.float32)).save(tmp_path / "float.tif")
