@@ -15,7 +15,6 @@ import os
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -26,16 +25,16 @@ from typing import Any
 from hierasurg_core import artifacts
 from hierasurg_core.config import ExtractConfig, write_config
 from hierasurg_core.datasets import frames as fr
-from hierasurg_core.datasets.bounds import Look, check_space, image_times, look_at, size_after
+from hierasurg_core.datasets.bounds import Look, check_space, look_at
 from hierasurg_core.datasets.decoding import VideoFrames
 from hierasurg_core.datasets.frames import MANIFEST, SCHEMA, FrameFolder, read_manifest
+from hierasurg_core.datasets.images import tell_pixels, write_images
 from hierasurg_core.datasets.numbering import Skipped
 from hierasurg_core.datasets.operations import Failure, Found, Source, skipped_as_json
 from hierasurg_core.datasets.selection import Grid
 from hierasurg_core.datasets.sources import choose_sources
 from hierasurg_core.datasets.writing import BesideDecoder, FrameWriter
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError
-from hierasurg_core.pictures import Picture, read_picture
 from hierasurg_core.progress import Progress
 
 __all__ = ["ExtractResult", "ExtractedVideo", "Failure", "FrameFolder", "extract", "read_manifest"]
@@ -235,14 +234,17 @@ class _Job:
         same = same and set(look.done) <= set(found.get("pixels", ()))  # else an older program ignored them
         if same and found.get("complete") is True and not fr.missing_frames(folder, found["num_frames"]):
             self._advance(found["num_frames"])
-            self._tell_pixels(source, found.get("pixels", ()))
+            tell_pixels(source.path, found.get("pixels", ()), self._note)
             self._refuse_if_strict(source, found["undecodable"])
             return _extracted(source, folder, found, skipped=True)
         if not same:
             _make_room(folder, owned=bool(found))
         artifacts.write_json(folder / MANIFEST, {**identity, "pixels": list(look.done), "complete": False})
         writer = FrameWriter(folder, config, self._advance)
-        rest = self._images(source, writer) if source.images else self._video(source, writer, look)
+        if source.images is None:
+            rest = self._video(source, writer, look)
+        else:
+            rest = write_images(source.images, writer, config, self._note, self._stopped.is_set)
         if rest is None:
             return None
         self._refuse_if_strict(source, rest["undecodable"])
@@ -282,7 +284,7 @@ class _Job:
             self._note(
                 f"{source.path}: {undecodable} frames cannot be decoded; the ones before take their places"
             )
-        self._tell_pixels(source, video.done)
+        tell_pixels(source.path, video.done, self._note)
         said = {} if comment is None else {"comment": comment}
         return {
             "codec": codec,
@@ -291,53 +293,6 @@ class _Job:
             "undecodable": undecodable,
             "pixels": list(video.done),
         }
-
-    def _images(self, source: Source, writer: FrameWriter) -> dict[str, Any] | None:
-        """Images at 1 fps, of which a missing or unreadable one is the one before it."""
-        images, config = source.images, self._config
-        assert images is not None
-        times, span, first = image_times(images, config)
-        for note in times.notes:
-            self._note(note)
-        # Images before the first one are missing: it takes their places, as any image does of those after it.
-        picture = read_picture(first)
-        before = writer.jpeg_of(first, picture)
-        first_hw, size_hw = picture.size_hw, size_after(config, picture.size_hw, source.path)
-        filled: list[int] = []
-        faults: dict[Path, DataError] = {}
-        done = Counter[str]()
-        for second in span:
-            if self._stopped.is_set():
-                return None
-            path = times.by_second.get(second)
-            picture = None if path is None else _readable(path, faults)
-            if path is None or picture is None:
-                filled.append(second - span.start)
-            else:
-                _expect_size(path, picture.size_hw, first_hw, config)
-                before = writer.jpeg_of(path, picture)
-                done.update(picture.done)
-            writer.put(range(second - span.start, second - span.start + 1), before)
-        if filled:
-            self._note(_filled_in_words(source.path, filled, faults))
-        count = len(span) - len(filled)
-        self._tell_pixels(
-            source, [word if n == count else f"{word} in {n} of {count} images" for word, n in done.items()]
-        )
-        return {
-            "codec": "+".join(sorted({path.suffix.lower()[1:] for path in images.paths})),
-            "size_hw": list(size_hw),
-            "undecodable": len(filled),
-            "pixels": list(done),
-            "first_index": times.first_index,
-            "index_step": times.step,
-            "filled": filled,
-        }
-
-    def _tell_pixels(self, source: Source, done: Iterable[str]) -> None:
-        """Tells in one line what was done to a source's pixels, where anything was."""
-        if words := ", ".join(done):
-            self._note(f"{source.path}: {words}")
 
     def _refuse_if_strict(self, source: Source, undecodable: int) -> None:
         if self._config.strict and undecodable:
@@ -365,44 +320,6 @@ def _settings(config: ExtractConfig, source: Source) -> dict[str, Any]:
         **({} if config.deinterlace == "auto" else {"deinterlace": config.deinterlace}),
         **given,
     }
-
-
-def _readable(path: Path, faults: dict[Path, DataError]) -> Picture | None:
-    """A picture; None for one that cannot be read, whose fault is kept."""
-    try:
-        return read_picture(path)
-    except DataError as error:
-        faults[path] = error
-        return None
-
-
-def _expect_size(
-    path: Path, size_hw: tuple[int, int], first_hw: tuple[int, int], config: ExtractConfig
-) -> None:
-    """Refuses an image of another size than the first one, unless all get one size."""
-    if size_hw == first_hw:
-        return
-    if config.size_hw is None:
-        raise DataError(
-            f"{path} is {size_hw[0]}x{size_hw[1]} (rows x columns), but the images before it are "
-            f"{first_hw[0]}x{first_hw[1]}: give --size"
-        )
-    size_after(config, size_hw, path)
-
-
-def _filled_in_words(folder: Path, filled: Sequence[int], faults: Mapping[Path, DataError]) -> str:
-    """Says in one line which images are missing, which are unreadable, and why the first of these is."""
-    missing = len(filled) - len(faults)
-    parts = [f"{missing} images are missing"] if missing else []
-    why = ""
-    if faults:
-        first, fault = next(iter(faults.items()))
-        parts.append(f"{len(faults)} images are no readable images (first {first.name})")
-        why = f"; {fault}"
-    return (
-        f"{folder}: {' and '.join(parts)}, the first at frame {filled[0]:06d}; the ones before take their "
-        f"places{why}"
-    )
 
 
 def _grid(config: ExtractConfig) -> Grid:

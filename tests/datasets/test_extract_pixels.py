@@ -188,6 +188,76 @@ def test_images_that_are_not_read_are_named(tmp_path: Path) -> None:
     assert "000000.png: it is a TIFF of 32-bit floating point" in result.failures[0].message
 
 
+def deep_images(folder: Path, numbers: list[int], shape: tuple[int, int] = (64, 96)) -> None:
+    """Writes grey images of 16 bits, whose value of 8 bits is their number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Image.fromarray(np.full(shape, number * 257, np.uint16)).save(folder / f"{number}.png")
+
+
+def test_filled_seconds_and_pixels_are_both_told_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "VID01"
+    deep_images(folder, [40, 46])
+    Image.fromarray(np.full((64, 96, 3), 42, np.uint8)).save(folder / "42.png")
+    for number in (43, 45):
+        (folder / f"{number}.png").write_bytes(b"none")
+    out = tmp_path / "out"
+    _, notes = run(tmp_path / "in", out, first_index=39)
+    filled = f"{folder}: 3 images are missing and 2 images are no readable images (first 43.png), the first "
+    assert notes[0].startswith(f"{filled}at frame 000000; ")
+    assert notes[0].count("\n") == 0
+    assert "43.png: it is text" in notes[0], "and why"
+    assert notes[1:] == [f"{folder}: 16 bit scaled to 8 in 2 of 3 images"]
+    content = json.loads((out / "video01" / "extract.json").read_text())
+    assert content["filled"] == [0, 2, 4, 5, 6]
+    assert content["pixels"] == ["16 bit scaled to 8"]
+    shown = [round(float(read_image(out / "video01" / f"{n:06d}.jpg").mean())) for n in range(8)]
+    assert shown == [40, 40, 40, 42, 42, 42, 42, 46]
+
+
+def test_frames_before_the_first_image_are_done_once(tmp_path: Path) -> None:
+    deep_images(tmp_path / "in" / "VID01", [5, 6])
+    for skipped in (False, True):
+        result, notes = run(tmp_path / "in", tmp_path / "out", first_index=0, end=3.0)
+        assert result.videos[0].skipped is skipped
+        assert notes[-1].endswith("VID01: 16 bit scaled to 8")
+    assert read_manifest(tmp_path / "out" / "video01").num_frames == 3
+
+
+def test_the_sizes_of_a_folder_are_those_of_upright_images(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "VID01"
+    folder.mkdir(parents=True)
+    tags = Image.Exif()
+    tags[274] = 6
+    Image.fromarray(four_colours(64, 96)).save(folder / "0.jpg", exif=tags)
+    Image.fromarray(four_colours(96, 64)).save(folder / "1.jpg")
+    assert run(tmp_path / "in", tmp_path / "out")[0].exit_code == 0
+    Image.fromarray(four_colours(64, 96)).save(folder / "1.jpg")
+    result, _ = run(tmp_path / "in", tmp_path / "again")
+    assert "1.jpg is 64x96 (rows x columns), but the images before it are 96x64" in result.failures[0].message
+    result, _ = run(tmp_path / "in", tmp_path / "cut", crop="80x60", size="64x64")
+    assert "1.jpg is 64x96 (rows x columns), too small for --crop 80x60" in result.failures[0].message
+
+
+def test_a_source_whose_look_fails_costs_itself_alone(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for name in ("good", "small", "first"):
+        deep_images(source / name, [0, 1], (8, 8) if name == "small" else (64, 96))
+    (source / "first" / "0.png").write_bytes(b"none")
+    (source / "bad.mp4").write_bytes(b"none")
+    for name in ("case.mp4", "case.mkv"):
+        write_video(source / name, even_ticks(30))
+    (source / "notes.txt").write_text("")
+    result, _ = run(source, tmp_path / "out", size="64x64")
+    assert [video.name for video in result.videos] == ["good"]
+    assert [(failure.name, failure.exit_code) for failure in result.failures] == [
+        *(("bad", 3), ("case", 3), ("first", 3), ("small", 2))
+    ]
+    assert "first has no first frame: cannot read the image" in result.failures[2].message
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["extract.yaml", "good"]
+    assert [one.path.name for one in result.skipped] == ["notes.txt", "case.mkv", "case.mp4"]
+
+
 def test_a_plain_folder_is_read_by_the_same_reader(tmp_path: Path) -> None:
     folder = tmp_path / "video01"
     folder.mkdir()
