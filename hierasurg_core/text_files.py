@@ -5,6 +5,7 @@ large its numbers are. Every reader of text and JSON in the core goes through he
 file is one line that names it, and costs bounded time and memory. What the content means is the caller's.
 """
 
+import codecs
 import json
 import math
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ def read_text(
     form: str | None = None,
     most_bytes: int = MAX_JSON_BYTES,
     advice: str = "",
+    utf_16: bool = False,
     error: type[HieraSurgError] = DataError,
 ) -> str:
     """Reads a UTF-8 file, with or without a byte order mark.
@@ -39,10 +41,11 @@ def read_text(
         form: What it should be ("JSON"), for the message about another encoding.
         most_bytes: A larger file is refused; no more of it than that is read.
         advice: What to do where it is larger.
+        utf_16: Read UTF-16 with a byte order mark as well, as some editors write it.
         error: Raised in place of `DataError`.
 
     Raises:
-        DataError: The file is missing, unreadable, too large, or not UTF-8.
+        DataError: The file is missing, unreadable, too large, or in another encoding.
     """
     name = str(path) if name is None else name
     try:
@@ -55,11 +58,15 @@ def read_text(
     if len(data) > most_bytes:
         limit = f"{name} is larger than {most_bytes / 1e6:.0f} MB, the most that is read of such a file"
         raise error(f"{limit}; {advice}" if advice else limit)
+    is_utf_16 = utf_16 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError as caught:
         what = f"{name} is no {form}" if form else f"cannot read {name}"
-        raise error(f"{what}: it is not UTF-8 text (byte {caught.start}); save it again as UTF-8") from caught
+        coding = "UTF-16" if is_utf_16 else "UTF-8"
+        raise error(
+            f"{what}: it is not {coding} text (byte {caught.start}); save it again as UTF-8"
+        ) from caught
 
 
 def read_json(path: Path, *, error: type[HieraSurgError] = DataError) -> Any:

@@ -74,6 +74,17 @@ def test_no_more_of_a_file_is_read_than_allowed(tmp_path: Path) -> None:
     assert peak < 9e6
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_read_where_it_is_asked_for(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    path.write_bytes((mark + "é 1").encode(encoding))
+    assert read_text(path, utf_16=True) == "é 1"
+    path.write_bytes(b"\xff\xfea")
+    with pytest.raises(DataError, match=r"cannot read .*a.txt: it is not UTF-16 text \(byte 2\)"):
+        read_text(path, utf_16=True)
+
+
 @pytest.mark.parametrize("name", ["none.json", ".", "a" * 300, "a\0b", "none/a.json"])
 def test_what_is_no_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="cannot read"):

@@ -13,7 +13,8 @@ from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.phantom import draw
 from hierasurg_core.phantom.measure import uint8_video
-from hierasurg_core.video import iter_video, read_comment, read_image, read_video, write_mp4, write_png
+from hierasurg_core.pictures import read_image, write_png
+from hierasurg_core.video import iter_video, read_comment, read_video, write_mp4
 
 
 def smooth_video(num_frames: int = 5, height: int = 64, width: int = 96) -> np.ndarray:
@@ -121,12 +122,6 @@ def test_videos_that_are_none(tmp_path: Path):
         with pytest.raises(DataError, match=name) as caught:
             read_video(tmp_path / name)
         assert "\n" not in str(caught.value)
-
-
-def test_a_png_comes_back(tmp_path: Path):
-    image = smooth_video()[0]
-    write_png(tmp_path / "a.png", image)
-    assert np.array_equal(read_image(tmp_path / "a.png"), image)
 
 
 def test_a_photo_is_turned_upright(tmp_path: Path):

@@ -149,8 +149,15 @@ def build_dataset(
 
 def _as_text(result: "BuildDatasetResult") -> str:
     """Where the data set is, what it holds, and how fast it came."""
+    from hierasurg_core.datasets.usable import unusable_in_words
+
     clips = ", ".join(f"{count} {split}" for split, count in result.clips.items())
     dropped = f"; dropped {result.black} with black frames, {result.unlabelled} without maps"
     speed = f"built {result.built} clips in {result.seconds:.0f} s: {result.clips_per_second:.2f} clips/s"
     busy = f"encoder busy {result.encoder_busy:.0%}, {result.bytes_a_clip / 1e6:.2f} MB a clip"
-    return f"{result.out}\n{clips} clips of {result.videos} videos{dropped}\n{speed}, {busy}"
+    lines = [str(result.out), f"{clips} clips of {result.videos} videos{dropped}"]
+    if unusable := sum(result.s2m_unusable.values()):
+        lines.append(unusable_in_words(unusable, sum(result.clips.values())))
+    if result.skipped:
+        lines.append(f"{len(result.skipped)} files or folders skipped")
+    return "\n".join([*lines, f"{speed}, {busy}"])

@@ -56,6 +56,12 @@ def extract(
     only: Annotated[
         Path | None, typer.Option(metavar="FILE", help="List of operations to take, one a line.")
     ] = None,
+    first_index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Number of the image that shows second 0 (default: the first image's)."
+        ),
+    ] = None,
     strict: Annotated[
         bool | None,
         typer.Option("--strict/--lenient", help="Decode every frame and refuse videos with damaged ones."),
@@ -64,6 +70,14 @@ def extract(
         bool | None,
         typer.Option(
             "--overwrite/--keep", help="Replace frames that have maps, and delete the maps (default: refuse)."
+        ),
+    ] = None,
+    deinterlace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X",
+            help="Take combs out of interlaced video: auto or off (default: auto).",
+            autocompletion=lambda: ["auto", "off"],
         ),
     ] = None,
     with_fix: Annotated[
@@ -86,6 +100,8 @@ def extract(
     console.show_result(result, json, _as_text)
     for failure in result.failures:
         console.show_error(failure.message)
+    if len(result.failures) > 1:
+        console.show_error(f"{len(result.failures)} of {result.total} operations are not done")
     raise typer.Exit(result.exit_code)
 
 
@@ -101,5 +117,6 @@ def _as_text(result: "ExtractResult") -> str:
         if video.skipped:
             extra.append("done before")
         lines.append(f"{video.folder}: {', '.join(extra)}")
-    total = len(result.videos) + len(result.failures)
-    return "\n".join([*lines, f"{len(result.videos)} of {total} videos done in {result.seconds:.1f} s"])
+    left = f"; {len(result.skipped)} files or folders skipped" if result.skipped else ""
+    done = f"{len(result.videos)} of {result.total} videos done in {result.seconds:.1f} s{left}"
+    return "\n".join([*lines, done])

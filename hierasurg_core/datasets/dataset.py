@@ -28,8 +28,9 @@ from hierasurg_core.datasets.fingerprint import expect_same
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.manifest import Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
+from hierasurg_core.datasets.operations import MASKS, find_videos
 from hierasurg_core.datasets.packing import unpack_map
-from hierasurg_core.datasets.plan import INDEX, LATENTS, find_videos
+from hierasurg_core.datasets.plan import INDEX, LATENTS
 from hierasurg_core.datasets.shards import Shard
 from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError
@@ -246,16 +247,16 @@ class PixelDataset(_Shards):
         super().__init__(manifest, entries)
         self._encoder = encoder
         self._readers: dict[str, ClipReader] = {}
-        videos, maps = (Path(manifest.sources[kind]) for kind in ("videos", "maps"))
+        videos, maps = manifest.folder_of("videos"), manifest.folder_of("maps")
         found = find_videos(videos)
         for entry in entries:
             if entry.video in self._readers:
                 continue
-            path = found.get(entry.video)
-            if path is None:
-                raise DataError(f"{videos} has no {entry.video} any more, which {manifest.folder} indexes")
+            path = found.require(
+                entry.video, f"{videos} has no {entry.video} any more, which {manifest.folder} indexes"
+            )
             folder = dataclasses.replace(read_manifest(path), name=entry.video)
-            map_files = VideoMaps(maps / f"{path.name}_masks")
+            map_files = VideoMaps(maps / f"{path.name}{MASKS}")
             now = {**entry.fingerprint, "frames": folder.digest, "maps": map_files.digest()}
             expect_same(entry.path, entry.fingerprint, now, _AGAIN)
             trains = entry.split == TRAIN

@@ -18,6 +18,7 @@ from hierasurg_core.datasets.clips import CLIP_FRAMES, ClipForm
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.fingerprint import SCHEMA
 from hierasurg_core.datasets.plan import INDEX, LATENTS, DatasetPlan
+from hierasurg_core.datasets.usable import TOO_MANY_IDS, count_unusable
 from hierasurg_core.errors import DataError, UsageError, shown
 
 MANIFEST = "manifest.json"
@@ -70,7 +71,7 @@ class Manifest:
         contents: "latents" or "index".
         form: What its clips look like.
         vae: Whose latents they are, or are to be.
-        sources: For an index, where frames and maps lie: "videos" and "maps"; relative to the working folder.
+        sources: Where frames and maps lay when it was built, "videos" and "maps"; see `folder_of`.
         flip: Probability of flips for training on the fly.
         object_dropout: The same for object dropout.
         shards: All of them, in order.
@@ -85,6 +86,28 @@ class Manifest:
     object_dropout: float
     shards: tuple[ShardEntry, ...]
 
+    def folder_of(self, kind: str) -> Path:
+        """Returns the folder of the frames ("videos") or maps ("maps") that the data set was made of.
+
+        A relative folder is looked for beside the data set, then in the working folder.
+
+        Raises:
+            DataError: It is not there, or the manifest names no path.
+        """
+        try:
+            said = as_path(f"sources.{kind}", self.sources[kind])
+        except (KeyError, UsageError) as error:
+            raise DataError(
+                f"{self.folder / MANIFEST} is damaged: {error}; build the data set again"
+            ) from error
+        for folder in (self.folder.parent / said, said):
+            if folder.is_dir():
+                return folder
+        raise DataError(
+            f"there is no folder {said}, of whose {kind} the data set {self.folder} was made: run in the "
+            "folder in which it was built, or bring it back"
+        )
+
 
 def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
     """Returns the manifest of a data set whose shards are all there."""
@@ -93,6 +116,7 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
         split: sum(len(video.clips.starts) for video in plan.videos if video.split == split)
         for split in plan.splits.names
     }
+    unusable = {video.name: count_unusable(shard.path for shard in video.shards) for video in plan.videos}
     phantom = all(video.reader.folder.is_phantom for video in plan.videos)  # nobody's data
     return {
         "kind": _KIND,
@@ -112,6 +136,11 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
         },
         "splits": {split: list(names) for split, names in plan.splits.names.items()},
         "clips": clips,
+        "s2m_unusable": {
+            split: sum(unusable[video.name] for video in plan.videos if video.split == split)
+            for split in plan.splits.names
+        },
+        "s2m_reason": TOO_MANY_IDS,
         "videos": {
             video.name: {
                 "split": video.split,
@@ -119,6 +148,8 @@ def describe_dataset(plan: DatasetPlan) -> dict[str, Any]:
                 "clips": len(video.clips.starts),
                 "dropped_black": video.clips.black,
                 "dropped_unlabelled": len(video.clips.unlabelled),
+                **({"pixels": list(video.reader.folder.pixels)} if video.reader.folder.pixels else {}),
+                "s2m_unusable": unusable[video.name],
                 "shards": [
                     {"file": shard.path.name, "clips": len(shard.starts), "fingerprint": shard.fingerprint}
                     for shard in video.shards

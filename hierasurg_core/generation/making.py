@@ -23,9 +23,9 @@ from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe
 from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job
 from hierasurg_core.maps import PanopticClip, fit_maps
+from hierasurg_core.pictures import fit_image
 from hierasurg_core.progress import Progress, SilentProgress
 from hierasurg_core.runtime import make_generator
-from hierasurg_core.video import fit_image
 
 
 @dataclass(frozen=True)

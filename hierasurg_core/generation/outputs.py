@@ -21,7 +21,8 @@ from hierasurg_core.artifacts import atomic_file, atomic_folder
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.generation.preview import colouring
 from hierasurg_core.maps import PanopticClip, fit_maps, save_map_png
-from hierasurg_core.video import write_mp4, write_png
+from hierasurg_core.pictures import write_png
+from hierasurg_core.video import write_mp4
 
 _OVERLAY = 0.45  # of the maps' colours over the frames
 _GAP = 4  # pixels between frames and maps that stand beside each other

@@ -43,8 +43,9 @@ from hierasurg_core.generation.sources import plan_models
 from hierasurg_core.generation.storyboard import Story, plan_stories
 from hierasurg_core.generation.telling import story_identity, tell
 from hierasurg_core.maps import PanopticClip, load_clip
+from hierasurg_core.pictures import write_png
 from hierasurg_core.progress import Progress
-from hierasurg_core.video import iter_video, write_png
+from hierasurg_core.video import iter_video
 
 ASSETS = Path(hierasurg_core.__file__).parent / "assets"
 ORDER_LOST = (

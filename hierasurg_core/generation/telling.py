@@ -38,10 +38,10 @@ from hierasurg_core.generation.records import (
 from hierasurg_core.generation.request import describe_ids
 from hierasurg_core.generation.storyboard import OVERLAP, Story
 from hierasurg_core.maps import PanopticClip, fit_maps, with_room
+from hierasurg_core.pictures import fit_image
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
-from hierasurg_core.video import fit_image
 
 _FADE = 6  # frames
 _Told = tuple[NDArray[np.uint8], PanopticClip]  # a clip's new frames (F, H, W, 3) and maps

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hierasurg_core.datasets.dataset import ClipDataset, ClipSample
+from hierasurg_core.datasets.usable import unusable_in_words
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training.batch import Batch
@@ -77,8 +78,8 @@ class DatasetSource:
         usable = clips.paintable() if stage == "s2m" else list(range(len(clips)))
         if not usable:
             raise DataError(
-                f"no clip of {clips.manifest.folder} has 20 ids or fewer, as S2M's colours need: label with "
-                "--max-objects 18 or less"
+                f"{clips.manifest.folder} has nothing to train on: "
+                f"{unusable_in_words(len(clips), len(clips))}"
             )
         self._clips, self._stage, self._usable = clips, stage, np.array(usable)
         self._batch, self._seed, self._device = batch, seed, torch.device(device)

@@ -23,6 +23,7 @@ from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
 from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN
+from hierasurg_core.datasets.usable import count_unusable, unusable_in_words
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models import CogVideoXStack, find_transformer
 from hierasurg_core.models.configs import read_model_config
@@ -242,17 +243,26 @@ def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size:
     Raises:
         DataError: None, fewer than ranks, or clips without the labels that the stage needs.
     """
-    if manifest.contents != LATENTS:
-        clips = sum(entry.clips for entry in manifest.shards if entry.split == TRAIN)
-    else:
-        opened = open_clips(manifest, config)
-        clips = len(opened.paintable()) if stage == "s2m" else len(opened)
-        if stage == "s2m" or (isinstance(config, TrainM2VConfig) and config.hierarchical):
-            _expect_labels(opened, config.dataset, stage)
+    entries = [entry for entry in manifest.shards if entry.split == TRAIN]
+    there = sum(entry.clips for entry in entries)
+    opened = open_clips(manifest, config) if manifest.contents == LATENTS else None
+    if not there:
+        raise DataError(
+            f"{config.dataset} has no clip in its split '{TRAIN}': build it again with other lists"
+        )
+    unusable = count_unusable(entry.path for entry in entries) if stage == "s2m" else 0
+    clips = there - unusable
+    if not clips:
+        raise DataError(f"{config.dataset} has nothing to train on: {unusable_in_words(unusable, there)}")
+    if opened is not None and (
+        stage == "s2m" or (isinstance(config, TrainM2VConfig) and config.hierarchical)
+    ):
+        _expect_labels(opened, config.dataset, stage)
     if clips < world_size:
+        left = f"; {unusable_in_words(unusable, there)}" if unusable else ""
         raise DataError(
             f"{config.dataset} has {clips} clips that {stage} can learn from, fewer than the {world_size} "
-            "processes: use fewer GPUs, or build a larger data set"
+            f"processes: use {clips} or fewer (--gpus), or build a larger data set{left}"
         )
     return clips
 

@@ -25,6 +25,7 @@ from hierasurg_core.config import to_dict, write_config
 from hierasurg_core.datasets.manifest import MANIFEST
 from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN, VAL
+from hierasurg_core.datasets.usable import TOO_MANY_IDS
 from hierasurg_core.errors import UsageError
 from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
 from hierasurg_core.models.defaults import read_sampling, write_sampling
@@ -239,7 +240,7 @@ def _data(plan: TrainingPlan, device: torch.device, progress: Progress) -> tuple
         threads=threads,
     )
     if source.left_out:
-        progress.note(f"{source.left_out} clips have more than 20 ids, too many for S2M's colours: left out")
+        progress.note(f"{source.left_out} clips have {TOO_MANY_IDS}: left out")
     if not config.preview_every:
         return source, None
     shown_clips = None

@@ -17,7 +17,8 @@ import hierasurg_core
 from hierasurg_cli.app import run
 from hierasurg_core.evaluation.report.schema import read_report
 from hierasurg_core.phantom.measure import uint8_video
-from hierasurg_core.video import read_video, write_mp4, write_png
+from hierasurg_core.pictures import write_png
+from hierasurg_core.video import read_video, write_mp4
 
 COUNT, FRAMES, SIZE_HW = 4, 6, (32, 48)
 MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"

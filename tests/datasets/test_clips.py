@@ -11,7 +11,7 @@ from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import PanopticClip, colour_map, fit_maps, palette_levels, save_map_png
-from hierasurg_core.video import write_png
+from hierasurg_core.pictures import write_png
 
 ONE_FPS = ClipForm(fps=1, step=1, size_hw=SIZE_HW, map_size_hw=(16, 16), first_frames=2, seed=0)
 EIGHT_FPS = dataclasses.replace(ONE_FPS, fps=8, step=8)

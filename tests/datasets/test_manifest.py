@@ -104,7 +104,12 @@ def test_a_damaged_value_is_named(tmp_path: Path, place: str, value: Any, said: 
 
 def test_an_index_needs_paths_that_can_be(tmp_path: Path) -> None:
     sources = {"videos": "~nobody-of-this-name/x", "maps": "videos"}
-    assert read(tmp_path, {**SAID, "sources": sources}).contents == "latents"
+    latents = read(tmp_path, {**SAID, "sources": sources})
+    assert latents.contents == "latents"
+    with pytest.raises(DataError, match=r"json is damaged: sources\.videos .* no home folder of ~nobody"):
+        latents.folder_of("videos")
+    with pytest.raises(DataError, match=r"there is no folder videos, of whose maps"):
+        latents.folder_of("maps")
     with pytest.raises(DataError, match=r"is damaged: sources\.videos .* no home folder of ~nobody"):
         read(tmp_path, {**SAID, "contents": "index", "sources": sources})
 

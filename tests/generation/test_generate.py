@@ -10,6 +10,7 @@ import pytest
 import torch
 from generation.tiny_assets import NUM_ENTITIES, SIZE_HW, edit_json, photograph
 from maps.moving_shapes import moving_ids
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hierasurg_core.artifacts import read_json, sha256_file
@@ -20,8 +21,9 @@ from hierasurg_core.generation.samples import ORDER_LOST
 from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png, with_room
 from hierasurg_core.models import S2MTransformer3DModel
 from hierasurg_core.models.warmstart import start_from, starting_arguments
+from hierasurg_core.pictures import read_image, write_png
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video, write_png
+from hierasurg_core.video import read_video
 
 WORDS = {"phase": "calot", "triplet": "grasper,retract,gallbladder"}
 
@@ -225,6 +227,16 @@ def test_a_frame_of_another_size_is_cropped_and_resized(assets: Path, tmp_path: 
     assert record["start"] == {
         name: {"path": str(path), "sha256": sha256_file(path)} for name, path in files.items()
     }
+
+
+def test_a_frame_of_cmyk_is_read_and_the_user_hears_of_it(assets: Path, tmp_path: Path):
+    files: dict[str, Any] = dict(start_files(tmp_path))
+    Image.open(files["frame"]).convert("CMYK").save(tmp_path / "frame.tif")
+    told = Told()
+    run(assets, tmp_path, told, **{**files, "frame": tmp_path / "frame.tif"})
+    assert f"0000: {tmp_path / 'frame.tif'}: CMYK to RGB" in told.notes
+    run(assets, tmp_path, out=tmp_path / "plain", **files)
+    assert filecmp.cmp(tmp_path / "samples" / "0000.mp4", tmp_path / "plain" / "0000.mp4", shallow=False)
 
 
 def test_given_maps_take_the_place_of_s2m(own_assets: Path, tmp_path: Path):

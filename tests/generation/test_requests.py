@@ -19,8 +19,8 @@ from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation import generate
 from hierasurg_core.generation.requests import plan_jobs
 from hierasurg_core.maps import load_clip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image
 
 ROOT = Path(__file__).parents[2]
 NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}

@@ -18,8 +18,9 @@ from hierasurg_core.generation import generate
 from hierasurg_core.generation.storyboard import PlannedClip, Segment, plan_clips, plan_stories
 from hierasurg_core.generation.telling import _faded
 from hierasurg_core.maps import load_clip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video
+from hierasurg_core.video import read_video
 
 ROOT = Path(__file__).parents[2]
 NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}

@@ -26,8 +26,9 @@ from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.labeling.label import LabelResult, label
 from hierasurg_core.labeling.store import MANIFEST
 from hierasurg_core.maps import load_clip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video
+from hierasurg_core.video import read_video
 
 
 def labelled(videos: Path, models: TrueModels | None = None, **settings: Any) -> LabelResult:
@@ -210,6 +211,37 @@ def test_data_that_cannot_become_maps(tmp_path: Path) -> None:
     (videos / "video01" / "000003.png").unlink()
     with pytest.raises(DataError, match="lacks frame 000003"):
         labelled(videos, format="png")
+
+
+def test_a_bad_folder_costs_itself(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for name in ("seq_1", "VID02", "video03", "video_03", "video04"):
+        write_frames(videos / name, 18)
+    (videos / "video04" / "000003.png").unlink()
+    (videos / "notes.txt").touch()
+    (videos / "Thumbs.db").touch()
+    result = labelled(videos)
+    assert [video.name for video in result.videos] == ["seq_1", "video02"]
+    assert (videos / "seq_1_masks" / "000000.pkl").exists()
+    assert [failure.name for failure in result.failures] == ["video03", "video04"]
+    assert "are both video03: keep one of them" in result.failures[0].message
+    assert "lacks frame 000003" in result.failures[1].message
+    said = result.to_dict()
+    assert list(said) == ["out", "videos", "failures", "seconds", "skipped", "passed_over"]
+    assert [Path(one["path"]).name for one in said["skipped"]] == ["notes.txt", "video03", "video_03"]
+    assert said["passed_over"] == 1
+    assert [video.name for video in labelled(videos).videos if video.skipped] == ["seq_1", "video02"]
+
+
+def test_a_frame_that_is_found_bad_while_labelling_costs_its_video(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for name in ("video01", "video02"):
+        write_frames(videos / name, 18)
+    path = videos / "video01" / "000004.png"
+    path.write_bytes(path.read_bytes()[:-40])  # its head is whole
+    result = labelled(videos)
+    assert [video.name for video in result.videos] == ["video02"]
+    assert "cannot read the image" in result.failures[0].message
 
 
 def test_maps_of_others_are_not_written_over(tmp_path: Path) -> None:
