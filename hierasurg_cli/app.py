@@ -74,7 +74,11 @@ def run(arguments: Sequence[str]) -> int:
         code = INTERRUPTED
     if code == INTERRUPTED:
         return _failed("interrupted", INTERRUPTED, as_json)
-    return code if isinstance(code, int) else 0
+    if not isinstance(code, int):
+        return 0
+    if code:  # the command has told what failed, and the result of the rest
+        launch.tell_launcher("", code)
+    return code
 
 
 def _failed(message: str, code: int, as_json: bool) -> int:

@@ -84,7 +84,7 @@ def launch(
         UsageError: Numbers or device that make no sense together.
         ResourceError: This machine has fewer GPUs.
         RankError: A rank failed; this is the first error of all ranks.
-        typer.Exit: A rank failed by a bug, whose traceback has been shown.
+        typer.Exit: A rank failed by a bug, whose traceback has been shown, or has told itself what failed.
         KeyboardInterrupt: SIGINT or SIGTERM came; every rank was told and has ended.
     """
     _check_numbers(gpus, nodes, node_rank, rendezvous, max_restarts)
@@ -124,6 +124,11 @@ def holds_the_lock(node_rank: int) -> bool:
 
 def tell_launcher(message: str, code: int, trace: str = "") -> bool:
     """Hands the error that ends this rank to our launcher, which shows the first one of all ranks.
+
+    Args:
+        message: The error; "" where this rank has told it itself.
+        code: With which the rank, and so the launcher, ends.
+        trace: The traceback of a bug.
 
     Returns:
         False where no launcher of ours listens; then the caller shows the error.
@@ -278,7 +283,7 @@ def _quiet_launcher() -> Generator[None, None, None]:
 
 
 def _first_error(error: "ChildFailedError", failures: Path) -> "RankError | typer.Exit":
-    """Returns what went wrong first; the traceback of a bug is shown at once.
+    """Returns what went wrong first, as an exit where that is shown: a traceback is, at once.
 
     A rank that a signal ended could write nothing and comes before the others, whose errors follow from its
     end; among those of the last attempt that wrote something, the earliest counts.
@@ -292,6 +297,7 @@ def _first_error(error: "ChildFailedError", failures: Path) -> "RankError | type
         first = said[0]
         if first["trace"]:
             console.show_trace(f"rank {first['rank']}: {first['trace']}")
+        if first["trace"] or not first["message"]:
             return typer.Exit(int(first["code"]))
         return RankError(f"{first['message']} (rank {first['rank']})", int(first["code"]), refused=True)
     rank, failure = min((killed or error.failures).items())

@@ -181,7 +181,9 @@ def _end(failures: "Sequence[Failure]", num_done: int, done: str) -> NoReturn:
         console.show_error(failure.message)
     if failures:
         console.show_error(f"{len(failures)} of {num_done + len(failures)} videos are not {done}")
-    raise typer.Exit(max((failure.exit_code for failure in failures), default=0))
+    # Of several ranks only the one that tells it ends so, or else the launcher would stop it on the way.
+    worst = max((failure.exit_code for failure in failures), default=0)
+    raise typer.Exit(worst if console.speaks() else 0)
 
 
 def _maps_folder(wanted: LabelConfig) -> Path | None:
