@@ -13,14 +13,13 @@ command line goes on from there, and the result is the same.
 import contextlib
 import dataclasses
 import os
-import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from hierasurg_core.config import ExtractConfig, write_config
 from hierasurg_core.datasets import frames as fr
 from hierasurg_core.datasets.decoding import VideoFrames
 from hierasurg_core.datasets.frames import MANIFEST, SCHEMA, FrameFolder, read_manifest
+from hierasurg_core.datasets.replacing import LEFT_OVER, expect_no_maps_lost, is_same, make_room
 from hierasurg_core.datasets.selection import Grid
 from hierasurg_core.datasets.sources import Source, find_sources
 from hierasurg_core.datasets.writing import BesideDecoder, FrameWriter
@@ -38,10 +38,6 @@ from hierasurg_core.progress import Progress
 __all__ = ["ExtractResult", "ExtractedVideo", "Failure", "FrameFolder", "extract", "read_manifest"]
 
 _IMAGES_FPS = 1  # CholecT45 and CholecT50
-_FRAME = re.compile(r"\d{6}\.jpg")
-_MAP = re.compile(r"\d{6}\.(pkl|png)")
-_LABELS = "label.json"  # the manifest of maps that `label` made
-_LEFT_OVER = re.compile(r"\d{6}\.jpg|\.\d{6}\..*\.partial\.jpg")
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,9 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
         raise UsageError("IN is missing: name a video, or a folder of videos or of image folders")
     sources = find_sources(config.source, config.out, config.only, progress)
     if not config.overwrite:
-        _expect_no_maps_lost(sources, config)
+        expect_no_maps_lost(
+            (config.out / source.name, partial(_identity, source, config)) for source in sources
+        )
     artifacts.ensure_writable_folder(config.out)
     write_config(config.out / "extract.yaml", "extract", config)
     cores = _cores()
@@ -191,13 +189,13 @@ class _Job:
         config, folder = self._config, self._config.out / source.name
         identity = _identity(source, config)
         found = fr.manifest_state(folder) if folder.is_dir() else {}
-        same = _is_same(found, identity)
+        same = is_same(found, identity)
         if same and found.get("complete") is True and not fr.missing_frames(folder, found["num_frames"]):
             self._advance(found["num_frames"])
             self._refuse_if_strict(source, found["undecodable"])
             return _extracted(source, folder, found, skipped=True)
         if not same:
-            for message in _make_room(folder, found):
+            for message in make_room(folder, found):
                 self._note(message)
         artifacts.write_json(folder / MANIFEST, {**identity, "complete": False})
         writer = FrameWriter(folder, config, self._advance)
@@ -327,97 +325,10 @@ def _identity(source: Source, config: ExtractConfig) -> dict[str, Any]:
     }
 
 
-def _is_same(found: dict[str, Any], identity: dict[str, Any]) -> bool:
-    return all(found.get(key) == value for key, value in identity.items())
-
-
-def _expect_no_maps_lost(sources: Sequence[Source], config: ExtractConfig) -> None:
-    """Refuses to replace frames of which maps were made.
-
-    Raises:
-        DataError: There are such; the message names what would be lost.
-    """
-    lost: list[str] = []
-    for source in sources:
-        folder = config.out / source.name
-        masks = _masks_of(folder)
-        found = fr.manifest_state(folder) if folder.is_dir() and _holds_maps(masks) else {}
-        if found and not _is_same(found, _identity(source, config)):
-            lost.append(f"{_described(folder, found)} with maps in {masks}")
-    if lost:
-        more = f" (and {len(lost) - 1} more videos)" if len(lost) > 1 else ""
-        raise DataError(
-            f"{lost[0]}{more} would be replaced by other frames: give another OUT, or --overwrite, which "
-            "deletes these frames and maps"
-        )
-
-
-def _masks_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}_masks")
-
-
-def _holds_maps(masks: Path) -> bool:
-    return masks.is_dir() and any(_MAP.fullmatch(path.name) for path in masks.iterdir())
-
-
-def _described(folder: Path, found: dict[str, Any]) -> str:
-    """Names the frames that a folder holds: "videos/video01: 18 frames at 1 fps"."""
-    count = sum(1 for path in folder.iterdir() if _is_frame(path))
-    settings = found.get("settings")
-    fps = settings.get("fps") if isinstance(settings, dict) else None
-    return f"{folder}: {count} frames" + (f" at {fps:g} fps" if isinstance(fps, (int, float)) else "")
-
-
-def _make_room(folder: Path, found: dict[str, Any]) -> list[str]:
-    """Empties a folder of frames that other settings or another source made, and of their maps.
-
-    The manifest says so first, so that no frame of before is ever taken for a new one.
-
-    Args:
-        folder: Of the frames.
-        found: Its manifest; empty where it has none.
-
-    Returns:
-        What to tell the user.
-
-    Raises:
-        DataError: The frames or maps are those of others.
-    """
-    artifacts.ensure_writable_folder(folder)
-    old = [path for path in folder.iterdir() if _LEFT_OVER.fullmatch(path.name)]
-    if not found:
-        if old:
-            raise DataError(
-                f"{folder} holds frames that extract did not write ({MANIFEST} is missing): move them away, "
-                "or give another OUT"
-            )
-        return []
-    masks = _masks_of(folder)
-    if _holds_maps(masks) and not (masks / _LABELS).is_file():
-        raise DataError(
-            f"{masks} holds maps that label did not write ({_LABELS} is missing): move them away, or give "
-            "another OUT"
-        )
-    told = [f"{_described(folder, found)} are replaced"] if any(map(_is_frame, old)) else []
-    artifacts.write_json(folder / MANIFEST, {"schema": SCHEMA, "complete": False})
-    if _holds_maps(masks):
-        shutil.rmtree(masks)
-        for picture in (f"{folder.name}_overlay.mp4", f"{folder.name}_sheet.png"):
-            folder.with_name(picture).unlink(missing_ok=True)
-        told.append(f"{masks}: the maps of the frames before are deleted")
-    for path in old:
-        path.unlink(missing_ok=True)
-    return told
-
-
-def _is_frame(path: Path) -> bool:
-    return _FRAME.fullmatch(path.name) is not None
-
-
 def _remove_behind(folder: Path, num_frames: int) -> None:
     """Removes what a killed process left half-written."""
     for path in folder.iterdir():
-        if _LEFT_OVER.fullmatch(path.name) and (path.name.startswith(".") or int(path.stem) >= num_frames):
+        if LEFT_OVER.fullmatch(path.name) and (path.name.startswith(".") or int(path.stem) >= num_frames):
             path.unlink(missing_ok=True)
 
 
