@@ -163,6 +163,13 @@ def remove_leftovers(folder: Path) -> list[Path]:
     return found
 
 
+def delete_folder(folder: Path) -> None:
+    """Deletes a folder at once; what a killed process left of it, `remove_leftovers` takes away."""
+    aside = _temporary_name(folder)
+    os.replace(folder, aside)
+    shutil.rmtree(aside)
+
+
 def check_free_space(folder: Path, bytes_needed: int, what: str) -> None:
     """Refuses work whose result will not fit; `folder` need not exist yet.
 

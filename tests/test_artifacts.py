@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from hierasurg_core.artifacts import (
     atomic_file,
     atomic_folder,
     check_free_space,
+    delete_folder,
     ensure_writable_folder,
     read_json,
+    remove_leftovers,
     sha256_file,
     write_json,
 )
@@ -106,6 +109,25 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 def test_libraries_that_name_the_full_disk_only_in_words(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="the disk is full"), atomic_file(tmp_path / "a.safetensors"):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+
+def test_a_deletion_that_is_cut_short_leaves_a_leftover_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "video01_masks"
+    folder.mkdir()
+    (folder / "000000.pkl").touch()
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            delete_folder(folder)
+    assert not folder.exists()
+    assert len(remove_leftovers(tmp_path)) == 1
+    assert names(tmp_path) == []
 
 
 def test_a_folder_that_is_deleted_meanwhile_is_named(tmp_path: Path) -> None:

