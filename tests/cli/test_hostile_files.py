@@ -16,7 +16,7 @@ import hierasurg_core
 import hierasurg_core.generation  # loaded here, so that no test measures the memory of a library
 import hierasurg_core.training.run
 from hierasurg_cli.app import run
-from hierasurg_core.video import write_png
+from hierasurg_core.pictures import write_png
 
 MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
 CPU = ["--device", "cpu"]

@@ -17,7 +17,7 @@ from hierasurg_core.generation.records import writing_sample
 from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job
 from hierasurg_core.generation.storyboard import Story
-from hierasurg_core.video import read_image
+from hierasurg_core.pictures import read_image
 
 
 def unread() -> Start:
