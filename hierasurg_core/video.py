@@ -126,13 +126,16 @@ def read_video(path: Path, num_frames: int | None = None) -> tuple[NDArray[np.ui
 def probe_video(path: Path) -> tuple[int, float, tuple[int, int]]:
     """Returns how many frames a video has, frames a second, and rows and columns as it is shown.
 
-    The count is the header's where that has one; the first frame alone is decoded.
+    The count is the header's where that has one; the first frame alone is decoded, so that faults behind it
+    go unseen.
 
     Raises:
         DataError: The file is missing, holds no video, or is damaged so far that not even this is known.
     """
     with VideoFile(path) as file:
-        first = next(_decoded(file), None)
+        first = file.first_frame(file.packets())
+        if first is None and file.broken_packets:
+            raise DataError(f"{path} is cut off or damaged before its first frame; get the whole file")
         if first is None:
             raise DataError(_empty(path))
         size_hw = file.display.size_hw(first)

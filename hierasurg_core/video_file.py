@@ -7,8 +7,9 @@ half a second before the end that its head announces.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,18 @@ class VideoFile:
                     yield packet
         except FFmpegError:
             self.ends_broken = True
+
+    def first_frame(self, packets: Iterable[av.Packet]) -> av.VideoFrame | None:
+        """Returns the first frame that can be decoded from packets; None where there is none."""
+        for packet in chain(packets, (None,)):
+            try:
+                frames = self.codec.decode(packet)
+            except FFmpegError:
+                continue
+            for frame in frames:
+                if not frame.is_corrupt:
+                    return frame
+        return None
 
     def is_complete_at(self, stamp: int | None) -> bool:
         """Tells, after all packets were read, whether every frame up to a time stamp was among them."""

@@ -57,7 +57,7 @@ def look_at_video(path: Path, *, deinterlaces: bool) -> VideoLook:
         rates = [float(rate) for rate in said if rate]
         if gaps:
             rates.append(min(_FASTEST, float(1 / min(gaps))))
-        first = _first_frame(file, packets)
+        first = file.first_frame(packets)
         size_hw = (file.codec.height, file.codec.width) if first is None else file.display.size_hw(first)
         done = () if first is None else file.display.done(first)
         if first is not None and first.interlaced_frame and deinterlaces:
@@ -269,16 +269,3 @@ class VideoFrames:
             self._lost += 1
             return
         yield from whole(frames)
-
-
-def _first_frame(file: VideoFile, packets: list[av.Packet]) -> av.VideoFrame | None:
-    """The first frame that can be decoded from packets; None where there is none."""
-    for packet in (*packets, None):
-        try:
-            frames = file.codec.decode(packet)
-        except FFmpegError:
-            continue
-        for frame in frames:
-            if not frame.is_corrupt:
-                return frame
-    return None
