@@ -1,12 +1,15 @@
 """The program `hierasurg`: its commands, and the boundary at which errors become a line and an exit code.
 
 Exit codes: 0 done; 2 usage and config, 3 data, 4 weights, 5 resources (all from `hierasurg_core.errors`);
-130 interrupted. A bug is no error of the user and keeps its traceback.
+130 interrupted, by Ctrl-C or SIGTERM. A bug is no error of the user and keeps its traceback. With `--json` an
+error is an object on stdout as well: {"error": {"message": ..., "exit_code": ...}}.
 """
 
 import gc
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -59,29 +62,53 @@ def hierasurg(
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; only a bug raises."""
+    as_json = "--json" in arguments
     try:
         # Calling the app itself would put typer's own excepthook in place of the one for ranks.
         code = get_command(app).main(list(arguments), prog_name="hierasurg", standalone_mode=False)
     except HieraSurgError as error:
-        return _failed(str(error), error.exit_code)
+        return _failed(str(error), error.exit_code, as_json)
     except typer.TyperException as error:
-        return _failed(error.format_message(), error.exit_code)
+        return _failed(error.format_message(), error.exit_code, as_json)
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        return _failed("interrupted", INTERRUPTED)
-    return code if isinstance(code, int) else 0
+        return _failed("interrupted", INTERRUPTED, as_json)
+    if not isinstance(code, int):
+        return 0
+    if code:  # the command has told what failed, and the result of the rest
+        launch.tell_launcher("", code)
+    return code
 
 
-def _failed(message: str, code: int) -> int:
+def _failed(message: str, code: int, as_json: bool) -> int:
     """Shows an error, or leaves that to the launcher, which shows the first of all ranks."""
     if not launch.tell_launcher(message, code):
         console.show_error(message)
+        if as_json:
+            console.show_error_as_json(message, code)
     return code
+
+
+def _treat_sigterm_as_ctrl_c() -> None:
+    """Makes SIGTERM raise KeyboardInterrupt, so that it ends every command in the same clean way.
+
+    Not in ranks: one that waits for the others inside a library would never notice, and their launcher ends
+    them by SIGTERM.
+    """
+    if not launch.is_rank() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """The console script's entry."""
     gc.set_threshold(50_000, 20, 100)  # importing torch makes a million objects that stay: look less often
+    launch.end_with_launcher()
     launch.catch_bugs()
-    sys.exit(run(sys.argv[1:]))
+    _treat_sigterm_as_ctrl_c()
+    sink = console.guard_stdout()
+    sys.exit(console.exit_code(run(sys.argv[1:]), sink))

@@ -1,11 +1,14 @@
 """All that the program prints: results on stdout as text or JSON, everything else on stderr.
 
+A stdout that takes no more never ends the work: see `Stdout`.
+
 Owns the look of progress: bars where stderr is a terminal, a plain line now and then where it is a file. It
 computes nothing; commands hand it frozen results.
 """
 
 import contextlib
 import enum
+import io
 import json
 import logging
 import os
@@ -15,6 +18,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from hierasurg_core.errors import ResourceError
 from hierasurg_core.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _SECONDS_BETWEEN_LINES = 30.0
+_LONGEST_LINE = 2000  # characters of an error
 
 
 class Volume(enum.IntEnum):
@@ -85,6 +90,77 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+class Stdout(io.RawIOBase):
+    """A stdout that writes as long as somebody reads, and then keeps the fault for the end.
+
+    What the program prints is the last that it does: by then the files it made are whole. So a closed pipe
+    or a full disk must not end it in the middle, with a traceback of a library.
+
+    Example:
+        >>> sink = Stdout(1)
+        >>> sys.stdout = sink.as_text("utf-8")
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Takes an open file descriptor, and leaves it open."""
+        self._descriptor = descriptor
+        self.fault: OSError | None = None
+
+    def as_text(self, encoding: str) -> io.TextIOWrapper:
+        """Returns a text stream, in which a letter that the encoding lacks becomes "?"."""
+        buffered = io.BufferedWriter(self)
+        return io.TextIOWrapper(buffered, encoding, errors="replace", line_buffering=self.isatty())
+
+    def writable(self) -> bool:
+        """Says yes."""
+        return True
+
+    def fileno(self) -> int:
+        """Returns the descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Tells whether it is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def write(self, data: Any, /) -> int:
+        """Writes, or lets the bytes go where nothing can be written any more."""
+        if self.fault is None:
+            try:
+                return os.write(self._descriptor, data)
+            except OSError as error:
+                self.fault = error
+        return len(data)
+
+
+def guard_stdout() -> Stdout | None:
+    """Puts a `Stdout` in the place of this process's; None where it has none."""
+    found = sys.stdout
+    if not isinstance(found, io.TextIOWrapper):
+        return None
+    sink = Stdout(found.fileno())
+    sys.stdout = sink.as_text(found.encoding)
+    return sink
+
+
+def exit_code(code: int, sink: Stdout | None) -> int:
+    """Returns what the program ends with, after what is still to be printed.
+
+    A reader that went away (`| head -1`) has read what it wanted, so this changes nothing. Any other fault
+    of stdout is told on stderr and makes a success a failure of resources.
+    """
+    if sink is None:
+        return code
+    sys.stdout.flush()
+    if sink.fault is None or isinstance(sink.fault, BrokenPipeError):
+        return code
+    show_error(
+        f"cannot write to stdout: {sink.fault.strerror}; what was to be printed is lost, but files that "
+        "were made are whole"
+    )
+    return code or ResourceError.exit_code
+
+
 def show_result(result: Shown, as_json: bool, text: Callable[[Shown], str]) -> None:
     """Prints a result on stdout; of several ranks only the first does."""
     if speaks():
@@ -93,12 +169,39 @@ def show_result(result: Shown, as_json: bool, text: Callable[[Shown], str]) -> N
 
 def show_error(message: str) -> None:
     """Prints an error as one line on stderr."""
-    print(f"hierasurg: {' '.join(message.split())}", file=sys.stderr)
+    _say(f"hierasurg: {_one_line(message)}")
+
+
+def show_error_as_json(message: str, code: int) -> None:
+    """Prints an error as the one JSON object on stdout; of several ranks only the first does."""
+    if speaks():
+        print(json.dumps({"error": {"message": _one_line(message), "exit_code": code}}, indent=2))
+
+
+def show_note(message: str) -> None:
+    """Prints one line worth knowing on stderr."""
+    print(message, file=sys.stderr)
 
 
 def show_trace(trace: str) -> None:
     """Prints the traceback of a bug, which came from another process, on stderr."""
-    print(trace.rstrip(), file=sys.stderr)
+    _say(trace.rstrip())
+
+
+def _say(text: str) -> None:
+    """Prints on stderr; where that takes nothing, nobody can be told, and the work goes on."""
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is None where it is closed
+            print(text, file=sys.stderr, flush=True)
+
+
+def _one_line(message: str) -> str:
+    """Without line breaks and what steers a terminal, and cut in the middle where it is very long."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    if len(line) <= _LONGEST_LINE:
+        return line
+    half = _LONGEST_LINE // 2
+    return f"{line[:half]} [...] {line[-half:]}"
 
 
 class _BarProgress:
@@ -179,7 +282,7 @@ class _LineProgress:
 
     def note(self, message: str) -> None:
         """Prints the line."""
-        print(message, file=sys.stderr, flush=True)
+        _say(message)
 
     def finish(self) -> None:
         """Reports the end of the last stage, if there is one."""

@@ -9,6 +9,7 @@ Imports torch only to launch.
 """
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -28,15 +29,31 @@ import typer
 from hierasurg_cli import console
 from hierasurg_core.artifacts import ensure_writable_folder
 from hierasurg_core.config.ranks import Ranks
-from hierasurg_core.errors import ResourceError, UsageError
+from hierasurg_core.errors import HieraSurgError, ResourceError, UsageError
+from hierasurg_core.locking import LOCK_FILE
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig
 
+_LAUNCHER = "HIERASURG_LAUNCHER"  # process number of our launcher
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _FAILURES = "HIERASURG_FAILURES"  # folder into which a rank of ours says why it ended
 _SECONDS_TO_SAVE = "600"  # that ranks have after a signal, for their last checkpoint
 _RUN = "hierasurg"
+
+
+class RankError(HieraSurgError):
+    """The error that ended a rank, with its exit code.
+
+    `refused` tells that the rank ended itself with this error; else something from outside killed it.
+    """
+
+    def __init__(self, message: str, exit_code: int, *, refused: bool = False) -> None:
+        """Takes the message, without a line break, and the exit code of the rank."""
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.refused = refused
 
 
 def launch(
@@ -62,7 +79,8 @@ def launch(
     Raises:
         UsageError: Numbers or device that make no sense together.
         ResourceError: This machine has fewer GPUs.
-        typer.Exit: A rank failed; the first error has been shown, and this carries its exit code.
+        RankError: A rank failed; this is the first error of all ranks.
+        typer.Exit: A rank failed by a bug, whose traceback has been shown, or has told itself what failed.
         KeyboardInterrupt: SIGINT or SIGTERM came; every rank was told and has ended.
     """
     check_numbers(wanted, max_restarts)
@@ -73,15 +91,15 @@ def launch(
     with contextlib.ExitStack() as stack:
         if logs is None:
             logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
-        stack.enter_context(_left_as_it_was(logs))
         ensure_writable_folder(logs)
         failures = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hierasurg-")))
         os.environ[_FAILURES] = str(failures)
+        os.environ[_LAUNCHER] = str(os.getpid())
         os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = _SECONDS_TO_SAVE
         if "OMP_NUM_THREADS" not in os.environ:
             os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
         config = _config(wanted, max_restarts, logs)
-        _run(config, failures)
+        _run(config, failures, logs)
     return True
 
 
@@ -90,8 +108,23 @@ def is_rank() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def holds_the_lock(node_rank: int) -> bool:
+    """Tells whether this process locks the output folder for all that work together.
+
+    That is the process alone, our launcher on machine 0, or rank 0 of another launcher.
+    """
+    if is_rank():
+        return _FAILURES not in os.environ and os.environ["RANK"] == "0"
+    return node_rank == 0
+
+
 def tell_launcher(message: str, code: int, trace: str = "") -> bool:
     """Hands the error that ends this rank to our launcher, which shows the first one of all ranks.
+
+    Args:
+        message: The error; "" where this rank has told it itself.
+        code: With which the rank, and so the launcher, ends.
+        trace: The traceback of a bug.
 
     Returns:
         False where no launcher of ours listens; then the caller shows the error.
@@ -114,6 +147,19 @@ def tell_launcher(message: str, code: int, trace: str = "") -> bool:
         path.write_text(json.dumps(said), encoding="utf-8")
         return True
     return False
+
+
+def end_with_launcher() -> None:
+    """Lets the system kill a rank of ours when its launcher dies, whose lock on the output folder ends then.
+
+    Linux only; elsewhere such ranks end when they next wait for one another.
+    """
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None or not is_rank() or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it died before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def catch_bugs() -> None:
@@ -157,6 +203,15 @@ def check_numbers(wanted: Ranks, max_restarts: int = 0) -> None:
             raise UsageError(f"--rendezvous must be HOST:PORT as 10.0.0.1:29500, not {rendezvous!r}")
 
 
+def _forget_refused_run(logs: Path, before: set[Path]) -> None:
+    """Deletes the logs of ranks that refused the work before they wrote anything into the run's folder."""
+    if {path.name for path in logs.parent.iterdir()} <= {logs.name, LOCK_FILE}:
+        for path in set(logs.iterdir()) - before:
+            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            logs.rmdir()
+
+
 def _expect_gpus(ranks: int, device: str) -> None:
     """Refuses more ranks than GPUs before anything loads."""
     if device == "cpu":
@@ -197,41 +252,23 @@ def _config(wanted: Ranks, max_restarts: int, logs: Path) -> "LaunchConfig":
     )
 
 
-def _run(config: "LaunchConfig", failures: Path) -> None:
+def _run(config: "LaunchConfig", failures: Path, logs: Path) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
     command = ["-m", "hierasurg_cli", *sys.argv[1:]]
+    before = set(logs.iterdir())
     try:
         with _quiet_launcher():
             elastic_launch(config, sys.executable)(*command)
     except SignalException as error:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
-        code, is_refusal = _show_first(error, failures)
-        raise (_Refused if is_refusal else typer.Exit)(code) from error
-
-
-class _Refused(typer.Exit):
-    """The ranks ended with an error in one line, which has been shown."""
-
-
-@contextlib.contextmanager
-def _left_as_it_was(logs: Path) -> Generator[None, None, None]:
-    """Takes the logs of ranks that were refused away again, and the folders that were made for them."""
-    before = set(logs.iterdir()) if logs.is_dir() else set[Path]()
-    made = [folder for folder in (logs, *logs.parents) if not folder.exists()]
-    try:
-        yield
-    except _Refused:
-        for path in set(logs.iterdir()) - before:
-            shutil.rmtree(path, ignore_errors=True)
-        for folder in made:
-            if any(folder.iterdir()):
-                break
-            folder.rmdir()
-        raise
+        first = _first_error(error, failures)
+        if isinstance(first, RankError) and first.refused:
+            _forget_refused_run(logs, before)
+        raise first from error
 
 
 @contextlib.contextmanager
@@ -245,8 +282,8 @@ def _quiet_launcher() -> Generator[None, None, None]:
         logging.disable(before)
 
 
-def _show_first(error: "ChildFailedError", failures: Path) -> tuple[int, bool]:
-    """Shows what went wrong first; returns its exit code, and whether it was an error in one line.
+def _first_error(error: "ChildFailedError", failures: Path) -> "RankError | typer.Exit":
+    """Returns what went wrong first, as an exit where that is shown: a traceback is, at once.
 
     A rank that a signal ended could write nothing and comes before the others, whose errors follow from its
     end; among those of the last attempt that wrote something, the earliest counts.
@@ -260,14 +297,16 @@ def _show_first(error: "ChildFailedError", failures: Path) -> tuple[int, bool]:
         first = said[0]
         if first["trace"]:
             console.show_trace(f"rank {first['rank']}: {first['trace']}")
-        else:
-            console.show_error(f"{first['message']} (rank {first['rank']})")
-        return int(first["code"]), not first["trace"]
+        if first["trace"] or not first["message"]:
+            return typer.Exit(int(first["code"]))
+        return RankError(f"{first['message']} (rank {first['rank']})", int(first["code"]), refused=True)
     rank, failure = min((killed or error.failures).items())
     signalled = failure.exitcode < 0
     how = (
         f"was killed by {failure.signal_name()}" if signalled else f"ended with exit code {failure.exitcode}"
     )
     reason = "; the machine's memory may have run out" if failure.exitcode == -signal.SIGKILL else ""
-    console.show_error(f"rank {rank} {how}{reason}; the other ranks were stopped")
-    return ResourceError.exit_code if signalled else failure.exitcode, False
+    return RankError(
+        f"rank {rank} {how}{reason}; the other ranks were stopped",
+        ResourceError.exit_code if signalled else failure.exitcode,
+    )

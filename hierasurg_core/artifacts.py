@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Generator
@@ -18,11 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hierasurg_core.errors import DataError, ResourceError
+from hierasurg_core.errors import DataError, HieraSurgError, ResourceError
+from hierasurg_core.text_files import read_json as read_json  # JSON is written and read by one module
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_TOO_LARGE = errno.EFBIG
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HARDLY_ANYTHING = 64 * 1024  # bytes free on a disk that is as good as full
+_LEFTOVER = re.compile(r"\..+\.partial(\.\w+)?")  # what `_temporary_name` makes, and shards under way
 
 
 @contextlib.contextmanager
@@ -77,6 +81,17 @@ def atomic_folder(path: Path) -> Generator[Path, None, None]:
         _fsync(path.parent)
 
 
+@contextlib.contextmanager
+def disk_faults_named(path: Path) -> Generator[None, None, None]:
+    """Turns a fault of the disk in the block, which appends to `path`, into an error that names the file.
+
+    Raises:
+        ResourceError: As `atomic_file`; what the block wrote stays.
+    """
+    with _Unfinished(path, path, lambda: None):
+        yield
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Writes `obj` as indented UTF-8 JSON, atomically; paths become text.
 
@@ -88,22 +103,6 @@ def write_json(path: Path, obj: Any) -> None:
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False, default=_path_as_text)
     with atomic_file(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        DataError: The file is missing, unreadable or no JSON; the message names it and the place.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no JSON: it is not UTF-8 text") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is no JSON: line {error.lineno}: {error.msg}") from error
 
 
 def sha256_file(path: Path) -> str:
@@ -145,6 +144,32 @@ def ensure_writable_folder(path: Path) -> None:
         ) from error
 
 
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Deletes the temporary files and folders that a killed process left directly in a folder.
+
+    Only for a folder that no other process writes into (see `locking`).
+
+    Returns:
+        What was deleted, by name; nothing for a folder that does not exist.
+    """
+    if not folder.is_dir():
+        return []
+    found = sorted(path for path in folder.iterdir() if _LEFTOVER.fullmatch(path.name))
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def delete_folder(folder: Path) -> None:
+    """Deletes a folder at once; what a killed process left of it, `remove_leftovers` takes away."""
+    aside = _temporary_name(folder)
+    os.replace(folder, aside)
+    shutil.rmtree(aside)
+
+
 def check_free_space(folder: Path, bytes_needed: int, what: str) -> None:
     """Refuses work whose result will not fit; `folder` need not exist yet.
 
@@ -156,10 +181,7 @@ def check_free_space(folder: Path, bytes_needed: int, what: str) -> None:
     Raises:
         ResourceError: Less than that is free.
     """
-    existing = folder.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free = _free_bytes(folder)
     if free < bytes_needed:
         raise ResourceError(
             f"{what} need {_megabytes(bytes_needed)} in {folder}, but only {_megabytes(free)} are free; "
@@ -218,15 +240,37 @@ def _as_resource_error(error: BaseException, path: Path, part: Path) -> Resource
     Libraries that write in C++ or Rust report a full disk as a plain RuntimeError or an error of their own,
     so a disk that is full at this moment counts too.
     """
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) or isinstance(error, HieraSurgError):
         return None
     code = error.errno if isinstance(error, OSError) else None
-    full = code in _FULL or "No space left on device" in str(error)
-    if full or shutil.disk_usage(path.parent).free < _HARDLY_ANYTHING:
+    if (code == errno.ENOENT or _says(error, {errno.ENOENT})) and not path.parent.is_dir():
+        return ResourceError(
+            f"cannot write {path}: its folder was deleted meanwhile; run it again, and let no other program "
+            "delete the folder"
+        )
+    if code in _FULL or _says(error, _FULL) or _free_bytes(path.parent) < _HARDLY_ANYTHING:
         return ResourceError(f"cannot write {path}: the disk is full; free some space and run it again")
+    if code == _TOO_LARGE or _says(error, {_TOO_LARGE}):
+        return ResourceError(
+            f"cannot write {path}: larger than a file may be here; raise the limit (ulimit -f) or choose "
+            "another disk"
+        )
     if isinstance(error, OSError) and code in _DENIED and _concerns(error.filename, path, part):
         return ResourceError(f"cannot write {path}: {error.strerror}; choose another folder")
     return None
+
+
+def _says(error: BaseException, codes: set[int]) -> bool:
+    """Tells whether a library's own error carries the system's words for one of these codes."""
+    return any(os.strerror(code) in str(error) for code in codes)
+
+
+def _free_bytes(folder: Path) -> int:
+    """Returns what is free where a folder is, or will be."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 def _concerns(filename: object, path: Path, part: Path) -> bool:

@@ -34,3 +34,20 @@ class ResourceError(HieraSurgError):
     """Disk, memory or GPU: full, not writable, too small or absent."""
 
     exit_code = 5
+
+
+def shown(value: object, most: int = 60) -> str:
+    """Returns a value as a message quotes it: its `repr`, cut in the middle where it is long.
+
+    Example:
+        >>> shown("9" * 5000, most=12)
+        "'9999 ... (5,000 characters)"
+    """
+    if isinstance(value, (str, bytes)):
+        whole, length = repr(value[: 4 * most]), len(value)
+    else:
+        whole = repr(value)
+        length = len(whole)
+    if len(whole) <= most and length <= most:
+        return whole
+    return f"{whole[: most - 7]} ... ({length:,} characters)"

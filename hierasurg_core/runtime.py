@@ -5,6 +5,7 @@ fall back: a device that was asked for by name and is not there is an error, nev
 """
 
 import contextlib
+import json
 import os
 import random
 import statistics
@@ -194,6 +195,22 @@ def hear(name: str) -> str:
     store = torch.distributed.distributed_c10d._get_default_store()
     store.wait([f"told/{name}"], _A_WEEK)
     return store.get(f"told/{name}").decode()
+
+
+def from_first(name: str, make: Callable[[], Any]) -> Any:
+    """Returns in every process of the group what the first one makes; the others wait, however long.
+
+    Args:
+        name: Of the value; once in the life of a process group.
+        make: Returns it, as plain values for JSON; called in the first process only.
+    """
+    if not is_distributed():
+        return make()
+    store = torch.distributed.distributed_c10d._get_default_store()
+    if rank() == 0:
+        store.set(f"value/{name}", json.dumps(make()))
+    store.wait([f"value/{name}"], _A_WEEK)
+    return json.loads(store.get(f"value/{name}"))
 
 
 def wait_for_all() -> None:

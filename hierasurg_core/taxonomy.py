@@ -7,11 +7,12 @@ ivtmetrics).
 """
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hierasurg_core.errors import UsageError
+from hierasurg_core.errors import UsageError, shown
 
 PHASES: tuple[str, ...] = (
     "preparation",
@@ -23,7 +24,18 @@ PHASES: tuple[str, ...] = (
     "gallbladder-extraction",
 )
 
-_CALOT = tuple(name.replace("carlot", "calot") for name in PHASES)  # the anatomist's spelling
+_LONGEST_NAME = 200  # characters, however it is written
+# The same phases as others write them: anatomists, Cholec80's phase files, and clinicians.
+_SPELLINGS: tuple[tuple[str, ...], ...] = (
+    PHASES,
+    tuple(name.replace("carlot", "calot") for name in PHASES),
+    tuple(name.replace("extraction", "retraction") for name in PHASES),
+    tuple(name.replace("carlot-triangle", "hepatocystic-triangle") for name in PHASES),
+    tuple(name.replace("gallbladder", "gb").replace("packaging", "packing") for name in PHASES),
+    tuple(name.replace("packaging", "retrieval-bag").replace("extraction", "removal") for name in PHASES),
+    tuple(name.replace("coagulation", "haemostasis") for name in PHASES),
+    tuple(name.replace("coagulation", "hemostasis") for name in PHASES),
+)
 
 INSTRUMENTS: tuple[str, ...] = ("grasper", "bipolar", "hook", "scissors", "clipper", "irrigator")
 
@@ -147,34 +159,59 @@ def triplets_of(instrument: str) -> tuple[Triplet, ...]:
     return tuple(triplet for triplet in TRIPLETS if triplet.instrument == instrument)
 
 
+def _expect_short(what: str, text: str) -> None:
+    """Refuses a text that is longer than any name, before the nearest names are looked for."""
+    if len(text) > _LONGEST_NAME:
+        raise UsageError(f"{what} {shown(text)} does not exist: names have at most {_LONGEST_NAME} letters")
+
+
 def parse_phase(text: str) -> int:
     """Returns the id (0 to 6) of the phase that a text means.
 
-    Case, spaces, hyphens and underscores do not matter; an id, the start of the name or of its words, and
-    any unambiguous part of it will do; "calot" means the data set's "carlot".
+    Case, spaces, hyphens and underscores do not matter, nor whether words are run together. An id, the start
+    of the name or of its words, its initials, and any unambiguous part of it will do. "calot" means the data
+    set's "carlot", and Cholec80's "GallbladderRetraction" its "gallbladder-extraction".
 
     Raises:
         UsageError: The text fits no phase or several; the message names the nearest ones.
 
     Example:
-        >>> parse_phase("Calot"), parse_phase("clipping & cutting"), parse_phase("6")
+        >>> parse_phase("Calot"), parse_phase("ClippingCutting"), parse_phase("6")
         (1, 2, 6)
     """
-    if number := re.fullmatch(r"\s*(?:phase|p)?\s*(\d+)\s*", text.lower()):
+    _expect_short("phase", text)
+    if number := re.fullmatch(r"\s*(?:(?:phase|p)(?:\s*|[-_]))?([0-9]+)\s*", text.lower()):
         phase = int(number[1])
         if phase < len(PHASES):
             return phase
         raise UsageError(f"phase {phase} does not exist: ids go from 0 to {len(PHASES) - 1}; {_all_phases()}")
-    words = re.sub(r"\bcalots\b", "calot", " ".join(_words(text)))
-    found = sorted({names.index(name) for names in (PHASES, _CALOT) for name in _matches(words, names)})
+    words = re.sub(r"\bcalots\b", "calot", " ".join(_words(re.sub(r"[/+,.]", " ", text))))
+    found = _phases_meant(words)
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(PHASES[phase] for phase in found)
         raise UsageError(f"phase {text!r} is ambiguous: {names}; write more of the name, or its id")
-    near = _nearest(words, PHASES)
+    near = [PHASES[phase] for phase in _nearest_phases(words)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UsageError(f"unknown phase {text!r}: {hint}{_all_phases()}")
+
+
+def _phases_meant(words: str) -> list[int]:
+    """The ids of the phases that words can mean in any spelling; the most exact way of meaning them wins."""
+    best: dict[int, set[int]] = {}
+    for names in _SPELLINGS:
+        stage, found = _matches_at(words, names)
+        best.setdefault(stage, set()).update(names.index(name) for name in found)
+    stages = [stage for stage, found in best.items() if found]
+    return sorted(best[min(stages)]) if stages else []
+
+
+def _nearest_phases(words: str, count: int = 2) -> list[int]:
+    """The ids of the phases that look like the words in any spelling, best first."""
+    names = {name: phase for spelling in _SPELLINGS for phase, name in enumerate(spelling)}
+    near = _nearest(words, list(names), len(names))
+    return list(dict.fromkeys(names[name] for name in near))[:count]
 
 
 def parse_triplet(text: str) -> Triplet:
@@ -191,10 +228,12 @@ def parse_triplet(text: str) -> Triplet:
         >>> parse_triplet("Grasper / retract / gallbladder").id, parse_triplet("irrig,asp,fluid").id
         (17, 82)
     """
-    if re.fullmatch(r"\s*\d+\s*", text):
-        if int(text) < len(TRIPLETS):
-            return TRIPLETS[int(text)]
-        raise UsageError(f"triplet {int(text)} does not exist: ids go from 0 to {len(TRIPLETS) - 1}")
+    _expect_short("triplet", text)
+    if number := re.fullmatch(r"\s*([0-9]+)\s*", text):
+        triplet = int(number[1])
+        if triplet < len(TRIPLETS):
+            return TRIPLETS[triplet]
+        raise UsageError(f"triplet {triplet} does not exist: ids go from 0 to {len(TRIPLETS) - 1}")
     parts = _split_triplet(text)
     if len(parts) != 3 or not all(parts):
         raise UsageError(f"{text!r} is no triplet: {_what_is_wanted(parts)}")
@@ -216,28 +255,59 @@ def parse_triplet(text: str) -> Triplet:
 
 
 def _words(text: str) -> list[str]:
-    """Lower-case words without marks: "Calot's  Triangle" -> ["calots", "triangle"]."""
-    plain = text.lower().replace("&", " and ").replace("'", "").replace("\N{RIGHT SINGLE QUOTATION MARK}", "")
+    """Lower-case words without marks: "Calot's  Triangle", "CalotsTriangle" -> ["calots", "triangle"]."""
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+    plain = (
+        plain.lower().replace("&", " and ").replace("'", "").replace("\N{RIGHT SINGLE QUOTATION MARK}", "")
+    )
     return [word for word in re.split(r"[\s_\-]+", plain) if word]
 
 
 def _matches(text: str, names: Sequence[str]) -> list[str]:
-    """Names that a text can mean: the exact one, else those it starts, abbreviates, or is a part of."""
+    """Names that a text can mean, see `_matches_at`."""
+    return _matches_at(text, names)[1]
+
+
+def _matches_at(text: str, names: Sequence[str]) -> tuple[int, list[str]]:
+    """Names that a text can mean, and how inexactly it says so.
+
+    0 it is the name, 1 its start, 2 the starts of its words, 3 some of its words run together, 4 a part of
+    it, 5 its initials.
+    """
     asked = _words(text)
     joined = " ".join(asked)
     if not joined:
-        return []
+        return 0, []
+    together = "".join(asked)
     plain = {name: " ".join(_words(name)) for name in names}
     stages = (
         [name for name in names if plain[name] == joined],
         [name for name in names if plain[name].startswith(joined)],
         [name for name in names if _abbreviates(asked, plain[name].split())],
+        [name for name in names if together in _run_together(plain[name].split())],
         [name for name in names if len(joined) > 2 and joined in plain[name]],
+        [name for name in names if len(joined) > 1 and joined in _initials(plain[name])],
     )
-    for found in stages:
+    for stage, found in enumerate(stages):
         if found:
-            return found
-    return []
+            return stage, found
+    return len(stages), []
+
+
+def _run_together(words: Sequence[str]) -> set[str]:
+    """Two or more of the words without spaces, in their order: "clippingcutting", "clippingandcutting"."""
+    counts = range(2, len(words) + 1)
+    return {"".join(some) for count in counts for some in itertools.combinations(words, count)}
+
+
+def _initials(words: str) -> set[str]:
+    """First letters of several words: "cc" or "cac" with "and", "gd" or "gbd" with the gallbladder."""
+    several = words.split()
+    if len(several) < 2:
+        return set()
+    shorter = [word for word in several if word != "and"]
+    heads = ["gb" if word == "gallbladder" else word[0] for word in shorter]
+    return {"".join(word[0] for word in several), "".join(word[0] for word in shorter), "".join(heads)}
 
 
 def _abbreviates(asked: Sequence[str], words: Sequence[str]) -> bool:

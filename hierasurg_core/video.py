@@ -1,26 +1,27 @@
-"""Pictures and videos between disk and memory: H.264 mp4, and single images.
+"""Videos between disk and memory: H.264 mp4 is written, and whatever FFmpeg decodes is read.
 
-Owns every use of PyAV and of Pillow for photographs, and all colour conversion: arrays are uint8, RGB, and
-an mp4 is written and tagged as BT.709 with limited range. It refuses floating-point pixels, so that a NaN
-can never become a grey square; scaling and rounding belong to whoever made the numbers.
+Arrays are uint8, RGB, and an mp4 is written and tagged as BT.709 with limited range. Floating-point pixels
+are refused, so that a NaN can never become a grey square; scaling and rounding belong to whoever made the
+numbers. Videos are read whole here; `hierasurg_core.datasets.decoding` takes single frames out of long ones.
 
 Legend: F frames, H rows, W columns.
 """
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import av
 import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from hierasurg_core.artifacts import atomic_file
+from hierasurg_core.display import deinterlaced
 from hierasurg_core.errors import DataError
+from hierasurg_core.video_file import End, VideoFile, unreadable
 
 _BT709 = 1  # the same code in ISO/IEC 23091-2 for matrix, primaries and transfer
 _LIMITED_RANGE = 1
@@ -28,7 +29,7 @@ _LIMITED_RANGE = 1
 # that does not depend on the processor: x264's assembly for AVX-512 gives other bytes from run to run.
 _X264 = {"crf": "16", "threads": "1", "x264-params": "cpu-independent=1"}
 _TO_YUV = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-_TO_RGB = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_REORDERED = 512  # packets among which the one that is shown first lies
 
 
 def write_mp4(
@@ -89,27 +90,17 @@ def write_mp4(
 
 
 def iter_video(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Yields the frames of a video one by one, each uint8 (H, W, 3), with the memory of one frame.
+    """Yields the frames of a video one by one, with the memory of a few frames.
+
+    Each is uint8 RGB (H, W, 3) as a player shows it: upright, with square pixels, without the combs of
+    interlaced video (see `hierasurg_core.display`).
 
     Raises:
-        DataError: The file is missing, holds no video, is damaged, or has no frame.
+        DataError: The file is missing, holds no video, is damaged, or has no frame. Of a file that is cut
+            off, all whole frames come before the error, which says how much is missing.
     """
-    count = 0
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path} holds no video stream")
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                picture = frame.reformat(
-                    format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_TO_RGB
-                )
-                yield picture.to_ndarray()
-                count += 1
-    except FFmpegError as error:
-        raise DataError(_unreadable(path, error)) from error
-    if not count:
-        raise DataError(f"{path} is a video without a single frame")
+    with VideoFile(path) as file:
+        yield from _pictures(file)
 
 
 def read_video(path: Path, num_frames: int | None = None) -> tuple[NDArray[np.uint8], float]:
@@ -120,39 +111,35 @@ def read_video(path: Path, num_frames: int | None = None) -> tuple[NDArray[np.ui
         num_frames: At most so many frames from its start; None reads all.
 
     Returns:
-        The frames, uint8 (F, H, W, 3), and the average frames a second.
+        The frames, uint8 (F, H, W, 3), as `iter_video`, and the average frames a second.
 
     Raises:
-        DataError: As `iter_video`.
+        DataError: As `iter_video`, or the frames differ in size.
     """
-    frames: list[NDArray[np.uint8]] = []
-    for frame_HWC in iter_video(path):
-        frames.append(frame_HWC)
-        if len(frames) == num_frames:
-            break
-    try:
-        with av.open(str(path)) as container:
-            rate = container.streams.video[0].average_rate
-    except FFmpegError as error:
-        raise DataError(_unreadable(path, error)) from error
-    return np.stack(frames), float(rate or 1)
+    with VideoFile(path) as file:
+        frames = list(islice(_pictures(file), num_frames))
+        if len({frame_HWC.shape for frame_HWC in frames}) > 1:
+            raise DataError(f"{path} changes its size from one frame to another: write it anew with one size")
+        return np.stack(frames), float(file.stream.average_rate or 1)
 
 
 def probe_video(path: Path) -> tuple[int, float, tuple[int, int]]:
-    """Returns frames, frames a second, and rows and columns of a video, from its header where that says so.
+    """Returns how many frames a video has, frames a second, and rows and columns as it is shown.
+
+    The count is the header's where that has one; the first frame alone is decoded, so that faults behind it
+    go unseen.
 
     Raises:
         DataError: The file is missing, holds no video, or is damaged so far that not even this is known.
     """
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataError(f"{path} holds no video stream")
-            stream = container.streams.video[0]
-            size_hw = stream.codec_context.height, stream.codec_context.width
-            frames, rate = stream.frames, float(stream.average_rate or 1)
-    except FFmpegError as error:
-        raise DataError(_unreadable(path, error)) from error
+    with VideoFile(path) as file:
+        first = file.first_frame(file.packets())
+        if first is None and file.broken_packets:
+            raise DataError(f"{path} is cut off or damaged before its first frame; get the whole file")
+        if first is None:
+            raise DataError(_empty(path))
+        size_hw = file.display.size_hw(first)
+        frames, rate = file.stream.frames, float(file.stream.average_rate or 1)
     return frames or sum(1 for _ in iter_video(path)), rate, size_hw
 
 
@@ -162,69 +149,46 @@ def read_comment(path: Path) -> str | None:
     Raises:
         DataError: The file is missing or no video.
     """
+    with VideoFile(path) as file:
+        return file.container.metadata.get("comment")
+
+
+def _pictures(file: VideoFile) -> Iterator[NDArray[np.uint8]]:
+    file.codec.thread_type = "AUTO"
+    reformatter = VideoReformatter()
+    empty = True
+    for frame in deinterlaced(_decoded(file)):
+        yield file.display.picture(frame, reformatter, threads=0)
+        empty = False
+    if empty:
+        raise DataError(_empty(file.path))
+
+
+def _decoded(file: VideoFile) -> Iterator[av.VideoFrame]:
+    """All frames in the order in which they are shown; refuses files that are damaged or cut off."""
+    end, stamps, count = End(), list[int](), 0
     try:
-        with av.open(str(path)) as container:
-            return container.metadata.get("comment")
+        for packet in file.packets():
+            if file.broken_packets:
+                raise DataError(f"{file.path} is damaged in the middle; get the file again")
+            end.see(packet)
+            if packet.pts is not None and not packet.is_discard and len(stamps) < _REORDERED:
+                stamps.append(packet.pts)
+            for frame in file.codec.decode(packet):
+                yield frame
+                count += 1
+        rest = file.codec.decode(None)
     except FFmpegError as error:
-        raise DataError(_unreadable(path, error)) from error
+        raise DataError(unreadable(file.path, error)) from error
+    period = 1 / (file.rate * file.tick_s) if file.rate else Fraction(1)
+    timed = end.known and file.container.format.name != "avi"  # AVI knows no times of showing
+    origin = min(stamps) if timed else file.stream.start_time or 0
+    until = end.ticks(period) - origin if timed else (count + len(rest)) * period
+    fault = file.cut(until, origin, "get the whole file")
+    yield from (frame for frame in rest if not fault or file.is_complete_at(frame.pts))
+    if fault:
+        raise DataError(fault)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Reads a photograph as uint8 (H, W, 3), turned upright where its camera says so.
-
-    Raises:
-        DataError: The file is missing, no image, damaged, or of absurd size.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large for an image: {error}") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        reason = (
-            error.strerror if isinstance(error, OSError) and error.strerror else "it is no readable image"
-        )
-        raise DataError(f"cannot read the image {path}: {reason}; give a PNG or JPEG file") from error
-
-
-def write_png(path: Path, image_HWC: NDArray[np.uint8]) -> None:
-    """Writes uint8 (H, W, 3) as a PNG, atomically; the same pixels give the same bytes.
-
-    Raises:
-        ValueError: The array is no such picture.
-        ResourceError: The file cannot be written.
-    """
-    if image_HWC.dtype != np.uint8 or image_HWC.ndim != 3 or image_HWC.shape[-1] != 3:
-        raise ValueError(f"an image is uint8 (H, W, 3), not {image_HWC.dtype} {image_HWC.shape}")
-    with atomic_file(path) as part:
-        Image.fromarray(image_HWC).save(part, format="PNG", optimize=True)
-
-
-def centre_crop(size_hw: tuple[int, int], shape_of_hw: tuple[int, int]) -> tuple[slice, slice]:
-    """Returns rows and columns of the largest centred part that has the shape of another size.
-
-    Example:
-        >>> centre_crop((480, 854), (256, 384))
-        (slice(0, 480, None), slice(67, 787, None))
-
-    Of a frame of 854x480, as in Cholec80, that is the 720x480 of CogVideoX.
-    """
-    (height, width), (other_height, other_width) = size_hw, shape_of_hw
-    rows = min(height, max(1, round(width * other_height / other_width)))
-    columns = min(width, max(1, round(height * other_width / other_height)))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return slice(top, top + rows), slice(left, left + columns)
-
-
-def fit_image(image_HWC: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Crops a picture to the shape of a size, centred, and resizes it: bicubic, antialiased. uint8 RGB."""
-    rows, columns = centre_crop((image_HWC.shape[0], image_HWC.shape[1]), size_hw)
-    part = image_HWC[rows, columns]
-    if part.shape[:2] == size_hw:
-        return np.ascontiguousarray(part)
-    picture = Image.fromarray(np.ascontiguousarray(part))
-    return np.array(picture.resize((size_hw[1], size_hw[0]), Image.Resampling.BICUBIC))
-
-
-def _unreadable(path: Path, error: FFmpegError) -> str:
-    return f"cannot read the video {path}: {error.strerror or error}"
+def _empty(path: Path) -> str:
+    return f"{path} is a video without a single frame"

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core.video import read_image
+from hierasurg_core.pictures import read_image
 
 HEIGHT, WIDTH, BLOCK, BITS = 64, 96, 16, 12
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from hierasurg_core.artifacts import (
     atomic_file,
     atomic_folder,
     check_free_space,
+    delete_folder,
     ensure_writable_folder,
     read_json,
+    remove_leftovers,
     sha256_file,
     write_json,
 )
@@ -81,6 +84,7 @@ def test_failure_in_the_middle_leaves_the_older_folder(tmp_path: Path, failure: 
         (errno.EDQUOT, "the disk is full"),
         (errno.EACCES, "Permission denied; choose another folder"),
         (errno.EROFS, "Read-only file system; choose another folder"),
+        (errno.EFBIG, "larger than a file may be here"),
     ],
 )
 def test_disk_trouble_is_a_resource_error(tmp_path: Path, code: int, said: str) -> None:
@@ -105,6 +109,53 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
 def test_libraries_that_name_the_full_disk_only_in_words(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="the disk is full"), atomic_file(tmp_path / "a.safetensors"):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+
+def test_a_deletion_that_is_cut_short_leaves_a_leftover_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "video01_masks"
+    folder.mkdir()
+    (folder / "000000.pkl").touch()
+
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            delete_folder(folder)
+    assert not folder.exists()
+    assert len(remove_leftovers(tmp_path)) == 1
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    for error in (FileNotFoundError(errno.ENOENT, "No such file or directory"), None):
+        folder.mkdir()
+        with pytest.raises(ResourceError) as caught, atomic_file(folder / "a.json") as part:
+            part.write_text("{}")
+            part.unlink()
+            folder.rmdir()
+            if error is not None:
+                raise error
+        assert str(caught.value) == (
+            f"cannot write {folder}/a.json: its folder was deleted meanwhile; run it again, and let no other "
+            "program delete the folder"
+        )
+
+
+def test_a_bug_in_a_deleted_folder_stays_a_bug(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    with pytest.raises(TypeError, match="a bug"), atomic_file(tmp_path / "samples" / "a.json"):
+        (tmp_path / "samples").rmdir()
+        raise TypeError("a bug")
+
+
+def test_an_error_of_ours_keeps_its_words(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^the clip is damaged$"), atomic_file(tmp_path / "a"):
+        raise DataError("the clip is damaged")
 
 
 def test_trouble_with_a_file_that_is_only_read_is_not_ours(tmp_path: Path) -> None:

@@ -1,12 +1,23 @@
 """Settings: which source wins, what is refused and in which words, and that a written config reads back."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from hierasurg_core.config import GenerateConfig, TrainConfig, load_config, to_dict, write_config
+from hierasurg_core.config import (
+    EvaluateConfig,
+    GenerateConfig,
+    LabelConfig,
+    TrainConfig,
+    TrainM2VConfig,
+    TrainS2MConfig,
+    load_config,
+    to_dict,
+    write_config,
+)
 from hierasurg_core.errors import UsageError
 
 
@@ -153,6 +164,20 @@ def test_generate_config_out_of_range(setting: str, said: str) -> None:
         generate_config(setting)
 
 
+@pytest.mark.parametrize("config", [GenerateConfig, LabelConfig, EvaluateConfig])
+@pytest.mark.parametrize("name", ["../../x", "", "huge", "~nobody-of-this-name/x", "a" * 300, "a\0b", "."])
+def test_a_segmenter_that_does_not_exist_is_refused_also_where_none_is_needed(
+    config: Callable[..., object], name: str
+) -> None:
+    with pytest.raises(UsageError, match="sam"):
+        config(sam=name)
+
+
+def test_a_segmenter_may_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert GenerateConfig(sam=str(tmp_path)).sam == str(tmp_path)
+
+
 def test_maps_take_the_place_of_the_first_map() -> None:
     start = replace(GenerateConfig(), frame=Path("a.png"), maps=Path("maps"))
     assert start.map is None
@@ -207,3 +232,48 @@ def test_to_dict_holds_plain_values_in_order() -> None:
     assert to_dict(Outer()) == {"inner": {"sizes": [1, 2], "rate": 0.5}, "name": "x"}
     assert list(to_dict(GenerateConfig()))[:3] == ["phase", "triplet", "frame"]
     assert to_dict(GenerateConfig())["out"] == "samples"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("generate: {out: ~nobody-of-this-name/x}", "there is no home folder of ~nobody-of-this-name"),
+        (f"generate: {{out: {'a' * 300}}}", "generate.out 'aaa"),
+        ('generate: {frame: "a\\0b"}', "holds a NUL character"),
+        (f"generate: {{seed: {'9' * 5000}}}", "(5,000 characters)"),
+        (f"generate: {{steps: {'9' * 5000}}}", "(5,000 characters)"),
+        (f"generate: {{fps: {'9' * 5000}}}", "(5,000 characters)"),
+        (f"generate: {{device: {'9' * 5000}}}", "(5,000 characters)"),
+        (f"generate: {{out: [{'a, ' * 100_000}]}}", "must be a path, not ['a', 'a'"),
+        (f"generate: {{steps: {{a: [{'a, ' * 100_000}]}}}}", "steps must be a whole number"),
+        (f"{'s' * 1000}: 1", "unknown section 'sss"),
+        (f"generate: {{{'s' * 1000}: 1}}", "unknown key 'sss"),
+        ("[" * 100_000, "nests deeper than 32"),
+        ("generate: 1\ngenerate: 2", "line 2: 'generate' is given twice"),
+        ("generate: {guidance: 1e999}", "guidance must be 0 or more, not inf"),
+    ],
+    ids=lambda value: "",
+)
+def test_a_hostile_file_is_one_short_line(tmp_path: Path, text: str, said: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        generate_config(files=(path,))
+    message = str(caught.value)
+    assert said in message
+    assert "\n" not in message
+    assert len(message) < len(str(path)) + 1500
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xef\xbb\xbfgenerate: {steps: 7}\n")
+    assert generate_config(files=(path,)).steps == 7
+
+
+def test_runs_that_are_not_the_model_itself_lie_beside_it() -> None:
+    assert TrainM2VConfig().run_folder == Path("runs/m2v")
+    assert TrainM2VConfig(stage="unconditional").run_folder == Path("runs/m2v-unconditional")
+    assert TrainM2VConfig(stage="unconditional", out=Path("a")).run_folder == Path("a")
+    assert TrainM2VConfig(distill="mini").run_folder == Path("runs/m2v-student")
+    assert TrainS2MConfig(distill="mini").run_folder == Path("runs/s2m-student")
+    assert TrainS2MConfig(distill="mini", out=Path("a")).run_folder == Path("a")

@@ -13,7 +13,8 @@ from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.phantom import draw
 from hierasurg_core.phantom.held_out import uint8_video
-from hierasurg_core.video import iter_video, read_comment, read_image, read_video, write_mp4, write_png
+from hierasurg_core.pictures import read_image, write_png
+from hierasurg_core.video import iter_video, probe_video, read_comment, read_video, write_mp4
 
 
 def smooth_video(num_frames: int = 5, height: int = 64, width: int = 96) -> np.ndarray:
@@ -123,10 +124,16 @@ def test_videos_that_are_none(tmp_path: Path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_png_comes_back(tmp_path: Path):
-    image = smooth_video()[0]
-    write_png(tmp_path / "a.png", image)
-    assert np.array_equal(read_image(tmp_path / "a.png"), image)
+def test_a_video_that_is_cut_off_tells_its_size_but_not_its_frames(tmp_path: Path):
+    write_mp4(tmp_path / "a.mp4", smooth_video(8), 25)
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[:-10])
+    assert probe_video(tmp_path / "a.mp4") == (8, 25, (64, 96))
+    with pytest.raises(DataError, match=r"a\.mp4 is cut off or damaged after 0\.\d s"):
+        list(iter_video(tmp_path / "a.mp4"))
+    (tmp_path / "a.mp4").write_bytes(data[: data.index(b"mdat") + 100])
+    with pytest.raises(DataError, match=r"a\.mp4 is cut off or damaged before its first frame"):
+        probe_video(tmp_path / "a.mp4")
 
 
 def test_a_photo_is_turned_upright(tmp_path: Path):

@@ -15,8 +15,8 @@ from hierasurg_core.datasets.plan import plan_dataset
 from hierasurg_core.maps import PanopticClip, save_clip, save_map_png
 from hierasurg_core.models import AutoencoderKLCogVideoX
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
+from hierasurg_core.pictures import write_png
 from hierasurg_core.progress import Progress, SilentProgress
-from hierasurg_core.video import write_png
 
 SIZE_HW = (32, 48)
 NUM_ENTITIES = 3

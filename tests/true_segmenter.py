@@ -17,7 +17,7 @@ from hierasurg_core.labeling.features import Backbone, SegmenterBackbone
 from hierasurg_core.labeling.propagation import MaskPrompt
 from hierasurg_core.labeling.sam_network import FrameFeatures
 from hierasurg_core.labeling.windows import Segmenting
-from hierasurg_core.video import write_png
+from hierasurg_core.pictures import write_png
 
 SIZE_HW = (48, 64)
 NUM_ENTITIES = 4

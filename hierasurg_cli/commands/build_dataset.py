@@ -21,6 +21,7 @@ from hierasurg_cli.options import (
     Verbose,
     resolve,
 )
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import BuildDatasetConfig
 
 if TYPE_CHECKING:
@@ -154,30 +155,39 @@ def build_dataset(
     chosen, note = choose_base(wanted)
     folder = local_folder(chosen, parts=["vae"])
     wanted = dataclasses.replace(wanted, base=chosen)
-    if launch(wanted, device=wanted.device):
-        return
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-        if note is not None:
-            progress.note(note)
-        with importing(progress):
-            from hierasurg_core.datasets.build import build_dataset as build
-            from hierasurg_core.datasets.plan import plan_dataset
-            from hierasurg_core.models import encoder
-            from hierasurg_core.runtime import process_group, resolve_dtype
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with output_folder(ctx, wanted.out, loudness, wanted.node_rank):
+        if launch(wanted, device=wanted.device):
+            return
+        with console.working(loudness) as progress:
+            if note is not None:
+                progress.note(note)
+            with importing(progress):
+                from hierasurg_core.datasets.build import build_dataset as build
+                from hierasurg_core.datasets.plan import plan_dataset
+                from hierasurg_core.models import encoder
+                from hierasurg_core.runtime import process_group, resolve_dtype
 
-        with process_group(wanted.device) as device_:
-            number_type = resolve_dtype(wanted.dtype, device_)
-            vae = encoder.identify_vae(folder, chosen)
-            plan = plan_dataset(wanted, vae, encoder.precision_name(number_type), progress)
-            latents = None if wanted.on_the_fly else encoder.VaeEncoder(folder, vae, device_, number_type)
-            result = build(plan, latents, progress)
+            with process_group(wanted.device) as device_:
+                number_type = resolve_dtype(wanted.dtype, device_)
+                vae = encoder.identify_vae(folder, chosen)
+                plan = plan_dataset(wanted, vae, encoder.precision_name(number_type), progress)
+                latents = None if wanted.on_the_fly else encoder.VaeEncoder(folder, vae, device_, number_type)
+                result = build(plan, latents, progress)
     console.show_result(result, json, _as_text)
 
 
 def _as_text(result: "BuildDatasetResult") -> str:
     """Where the data set is, what it holds, and how fast it came."""
+    from hierasurg_core.datasets.usable import unusable_in_words
+
     clips = ", ".join(f"{count} {split}" for split, count in result.clips.items())
     dropped = f"; dropped {result.black} with black frames, {result.unlabelled} without maps"
     speed = f"built {result.built} clips in {result.seconds:.0f} s: {result.clips_per_second:.2f} clips/s"
     busy = f"encoder busy {result.encoder_busy:.0%}, {result.bytes_a_clip / 1e6:.2f} MB a clip"
-    return f"{result.out}\n{clips} clips of {result.videos} videos{dropped}\n{speed}, {busy}"
+    lines = [str(result.out), f"{clips} clips of {result.videos} videos{dropped}"]
+    if unusable := sum(result.s2m_unusable.values()):
+        lines.append(unusable_in_words(unusable, sum(result.clips.values())))
+    if result.skipped:
+        lines.append(f"{len(result.skipped)} files or folders skipped")
+    return "\n".join([*lines, f"{speed}, {busy}"])

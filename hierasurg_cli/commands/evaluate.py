@@ -9,6 +9,7 @@ from hierasurg_cli import console
 from hierasurg_cli.importing import importing
 from hierasurg_cli.launch import check_numbers, launch
 from hierasurg_cli.options import AsJson, ConfigFile, Gpus, Quiet, Sets, Verbose, resolve
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -159,22 +160,25 @@ def evaluate(
 ) -> None:
     """Measure samples against real clips, with protocol and baselines."""
     wanted = resolve(EvaluateConfig, ctx, config, set_)
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
     if compare is not None:
-        _compare(compare, wanted.out, json)
+        with output_folder(ctx, wanted.out, loudness):
+            _compare(compare, wanted.out, json)
         return
     check_numbers(wanted)
     from hierasurg_core.evaluation.checking import expect_evaluating_possible  # loads no torch
 
     expect_evaluating_possible(wanted)
-    if launch(wanted, device=wanted.device):
-        return
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
-        with importing(progress):
-            from hierasurg_core.evaluation.evaluate import evaluate as measure
-            from hierasurg_core.runtime import process_group
+    with output_folder(ctx, wanted.out, loudness, wanted.node_rank):
+        if launch(wanted, device=wanted.device):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core.evaluation.evaluate import evaluate as measure
+                from hierasurg_core.runtime import process_group
 
-        with process_group(wanted.device) as device_:
-            result = measure(wanted, progress, device_)
+            with process_group(wanted.device) as device_:
+                result = measure(wanted, progress, device_)
     console.show_result(result, json, _as_text)
 
 

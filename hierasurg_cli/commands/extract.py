@@ -7,6 +7,7 @@ import typer
 
 from hierasurg_cli import console
 from hierasurg_cli.options import AsJson, ConfigFile, Quiet, Sets, Verbose, resolve
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import ExtractConfig
 
 if TYPE_CHECKING:
@@ -55,9 +56,29 @@ def extract(
     only: Annotated[
         Path | None, typer.Option(metavar="FILE", help="List of operations to take, one a line.")
     ] = None,
+    first_index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="Number of the image that shows second 0 (default: the first image's)."
+        ),
+    ] = None,
     strict: Annotated[
         bool | None,
         typer.Option("--strict/--lenient", help="Decode every frame and refuse videos with damaged ones."),
+    ] = None,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite/--keep", help="Replace frames that have maps, and delete the maps (default: refuse)."
+        ),
+    ] = None,
+    deinterlace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X",
+            help="Take combs out of interlaced video: auto or off (default: auto).",
+            autocompletion=lambda: ["auto", "off"],
+        ),
     ] = None,
     with_fix: Annotated[
         bool | None,
@@ -71,13 +92,16 @@ def extract(
 ) -> None:
     """Take frames out of videos at a steady rate."""
     wanted = resolve(ExtractConfig, ctx, config, set_)
-    with console.working(console.volume(quiet, verbose, least=ctx.obj)) as progress:
+    loudness = console.volume(quiet, verbose, least=ctx.obj)
+    with output_folder(ctx, wanted.out, loudness), console.working(loudness) as progress:
         from hierasurg_core.datasets import extract as core
 
         result = core.extract(wanted, progress)
     console.show_result(result, json, _as_text)
     for failure in result.failures:
         console.show_error(failure.message)
+    if len(result.failures) > 1:
+        console.show_error(f"{len(result.failures)} of {result.total} operations are not done")
     raise typer.Exit(result.exit_code)
 
 
@@ -93,5 +117,6 @@ def _as_text(result: "ExtractResult") -> str:
         if video.skipped:
             extra.append("done before")
         lines.append(f"{video.folder}: {', '.join(extra)}")
-    total = len(result.videos) + len(result.failures)
-    return "\n".join([*lines, f"{len(result.videos)} of {total} videos done in {result.seconds:.1f} s"])
+    left = f"; {len(result.skipped)} files or folders skipped" if result.skipped else ""
+    done = f"{len(result.videos)} of {result.total} videos done in {result.seconds:.1f} s{left}"
+    return "\n".join([*lines, done])

@@ -22,6 +22,7 @@ from hierasurg_cli.options import (
     complete_triplet,
     resolve,
 )
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.taxonomy import parse_phase, parse_triplet
 
@@ -293,13 +294,14 @@ def generate(
             listed = listing.list_entities(wanted, planned, progress)
         console.show_result(listed, json, _entities_as_text)
         return
-    if launch(wanted, device=wanted.device):
-        return
-    with console.working(loudness) as progress:
-        with importing(progress):
-            from hierasurg_core import generation
+    with output_folder(ctx, wanted.out, loudness, wanted.node_rank):
+        if launch(wanted, device=wanted.device):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core import generation
 
-        result = generation.generate(wanted, progress, planned=planned)
+            result = generation.generate(wanted, progress, planned=planned)
     console.show_result(result, json, _as_text)
 
 
@@ -308,7 +310,9 @@ def _as_text(result: "GenerateResult") -> str:
     written = [sample.video for sample in result.samples]
     if result.contact_sheet is not None:
         written.append(result.contact_sheet)
-    return "\n".join([*map(str, written), f"made by {result.model} in {result.seconds:.1f} s"])
+    kept = sum(sample.kept for sample in result.samples)
+    before = f"; {kept} of {len(result.samples)} were there already" if kept else ""
+    return "\n".join([*map(str, written), f"made by {result.model} in {result.seconds:.1f} s{before}"])
 
 
 def _entities_as_text(result: "EntityList") -> str:

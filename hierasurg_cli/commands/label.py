@@ -1,7 +1,7 @@
 """`hierasurg label`: frames get panoptic maps, or the maps that are there are compared with true ones."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -20,9 +20,13 @@ from hierasurg_cli.options import (
     Verbose,
     resolve,
 )
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import LabelConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hierasurg_core.datasets.operations import Failure
     from hierasurg_core.evaluation.label_check import LabelCheck
     from hierasurg_core.labeling.label import LabelResult
 
@@ -156,21 +160,45 @@ def label(
 
             checked = check_labels(wanted, progress)
         console.show_result(checked, json, _check_as_text)
-        return
+        _end(checked.failures, len(checked.videos), "compared")
     check_numbers(wanted)
     from hierasurg_core.labeling.checking import expect_labelling_possible  # loads no torch
 
     expect_labelling_possible(wanted)
-    if launch(wanted, device=wanted.device):
-        return
-    with console.working(loudness) as progress:
-        with importing(progress):
-            from hierasurg_core.labeling.label import label as core
-            from hierasurg_core.runtime import process_group
+    with output_folder(ctx, _maps_folder(wanted), loudness, wanted.node_rank):
+        if launch(wanted, device=wanted.device):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core.labeling.label import label as core
+                from hierasurg_core.runtime import process_group
 
-        with process_group(wanted.device) as device_:
-            result = core(wanted, device_, progress)
+            with process_group(wanted.device) as device_:
+                result = core(wanted, device_, progress)
     console.show_result(result, json, _as_text)
+    _end(result.failures, len(result.videos), "labelled")
+
+
+def _end(failures: "Sequence[Failure]", num_done: int, done: str) -> NoReturn:
+    """Ends the program; says first which videos are not done, and how many."""
+    for failure in failures:
+        console.show_error(failure.message)
+    if failures:
+        console.show_error(f"{len(failures)} of {num_done + len(failures)} videos are not {done}")
+    # Of several ranks only the one that tells it ends so, or else the launcher would stop it on the way.
+    worst = max((failure.exit_code for failure in failures), default=0)
+    raise typer.Exit(worst if console.speaks() else 0)
+
+
+def _maps_folder(wanted: LabelConfig) -> Path | None:
+    """Where the maps go; None where there are no frames to label."""
+    from hierasurg_core.datasets.operations import find_frame_folders, maps_folder
+
+    if wanted.out is not None:
+        return wanted.out
+    if not wanted.videos.is_dir():
+        return None
+    return maps_folder(wanted.videos, find_frame_folders(wanted.videos))
 
 
 def _as_text(result: "LabelResult") -> str:

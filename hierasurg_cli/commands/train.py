@@ -23,8 +23,8 @@ from hierasurg_cli.options import (
     given_by,
     resolve,
 )
+from hierasurg_cli.output import output_folder
 from hierasurg_core.config import PRESETS, TrainM2VConfig, TrainS2MConfig
-from hierasurg_core.config.train import final_folder
 from hierasurg_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -219,6 +219,14 @@ def train_s2m(
             help="Labels steer their own second, or as published the clip by their mean (default: as base).",
         ),
     ] = None,
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM",
+            help="ids (categories) or, as published, colours through the VAE (default: as base).",
+            autocompletion=lambda: ["ids", "colours"],
+        ),
+    ] = None,
     fps: Fps = None,
     steps: Steps = None,
     epochs: Epochs = None,
@@ -342,40 +350,50 @@ def _train(
 ) -> None:
     """Does the work of both commands, whose flags lie in the context; `given` tells who gave a setting."""
     flags: dict[str, Any] = ctx.params
-    ranks = (wanted.gpus or 1) * wanted.nodes
     check_numbers(wanted, wanted.max_restarts)
     from hierasurg_core.training.checking import expect_training_possible  # loads no torch
 
     expect_training_possible(wanted, stage, dry=flags["dry_run"], given=given)
-    if not flags["dry_run"] and launch(
-        wanted,
-        device=wanted.device,
-        max_restarts=wanted.max_restarts,
-        logs=final_folder(wanted) / "logs",
-    ):
-        return
     loudness = console.volume(flags["quiet"], flags["verbose"], least=ctx.obj)
+    if flags["dry_run"]:
+        _rehearse(wanted, stage, given, loudness, as_json=flags["json"])
+        return
+    out = wanted.run_folder
+    with output_folder(ctx, out, loudness, wanted.node_rank):
+        if launch(wanted, device=wanted.device, max_restarts=wanted.max_restarts, logs=out / "logs"):
+            return
+        with console.working(loudness) as progress:
+            with importing(progress):
+                from hierasurg_core.runtime import process_group, world_size
+                from hierasurg_core.training.plan import plan_training
+                from hierasurg_core.training.run import run_training
+
+            with process_group(wanted.device) as device:
+                plan = plan_training(wanted, stage, device, world_size(), given=given)
+                result = run_training(plan, device, progress)
+    console.show_result(result, flags["json"], _as_text)
+
+
+def _rehearse(
+    wanted: TrainS2MConfig | TrainM2VConfig,
+    stage: str,
+    given: dict[str, str],
+    loudness: console.Volume,
+    *,
+    as_json: bool,
+) -> None:
+    """Shows what a run would be and how long it would take here; writes nothing and takes no lock."""
     with console.working(loudness) as progress:
         with importing(progress):
-            from hierasurg_core.runtime import process_group, world_size
+            from hierasurg_core.runtime import process_group
             from hierasurg_core.training.plan import plan_training
-            from hierasurg_core.training.run import run_training
+            from hierasurg_core.training.rehearsal import rehearse
 
-        rehearsed: Rehearsed | None = None
-        result: TrainRunResult | None = None
         with process_group(wanted.device) as device:
-            size = ranks if flags["dry_run"] else world_size()
-            plan = plan_training(wanted, stage, device, size, dry=flags["dry_run"], given=given)
-            if flags["dry_run"]:
-                from hierasurg_core.training.rehearsal import rehearse
-
-                rehearsed = Rehearsed(plan, None if plan.is_done else rehearse(plan, device, progress))
-            else:
-                result = run_training(plan, device, progress)
-    if rehearsed is not None:
-        console.show_result(rehearsed, flags["json"], _plan_as_text)
-    elif result is not None:
-        console.show_result(result, flags["json"], _as_text)
+            ranks = (wanted.gpus or 1) * wanted.nodes
+            plan = plan_training(wanted, stage, device, ranks, dry=True, given=given)
+            rehearsed = Rehearsed(plan, None if plan.is_done else rehearse(plan, device, progress))
+    console.show_result(rehearsed, as_json, _plan_as_text)
 
 
 def _preset(name: str | None) -> Path | None:

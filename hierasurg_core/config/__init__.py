@@ -12,11 +12,20 @@ from hierasurg_core.config.runs import (
     ExtractConfig,
     GenerateConfig,
 )
-from hierasurg_core.config.train import PRESETS, TrainConfig, TrainM2VConfig, TrainS2MConfig, TrainStageConfig
+from hierasurg_core.config.train import (
+    PRESETS,
+    STUDENT_SUFFIX,
+    TrainConfig,
+    TrainM2VConfig,
+    TrainS2MConfig,
+    TrainStageConfig,
+    unconditional_folder,
+)
 
 __all__ = [
     "PRESETS",
     "SECTIONS",
+    "STUDENT_SUFFIX",
     "BuildDatasetConfig",
     "EvaluateConfig",
     "ExtractConfig",
@@ -29,5 +38,6 @@ __all__ = [
     "given_settings",
     "load_config",
     "to_dict",
+    "unconditional_folder",
     "write_config",
 ]

@@ -6,13 +6,17 @@ Each check raises a `UsageError` that names the setting, its value and what is p
 import math
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from hierasurg_core.errors import UsageError
+from hierasurg_core.config.paths import as_path
+from hierasurg_core.errors import UsageError, shown
+
+SAM_NAMES = ("mini", "tiny", "small", "base-plus", "large")
 
 _MAX_SEED = 2**63 - 1
-_SIZE_HW = re.compile(r"([1-9]\d*)x([1-9]\d*)")
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_SIZE_HW = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,8})")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,4})?")
 
 
 def check_choices(config: object) -> None:
@@ -34,7 +38,7 @@ def as_size(name: str, text: str | None) -> tuple[int, int] | None:
         return None
     match = _SIZE_HW.fullmatch(text)
     if match is None:
-        raise UsageError(f"{name} must be rows x columns like 480x720, not {text!r}")
+        raise UsageError(f"{name} must be rows x columns like 480x720, not {shown(text)}")
     return int(match[1]), int(match[2])
 
 
@@ -42,6 +46,12 @@ def at_least(name: str, value: float, lowest: int) -> None:
     """Holds a number to `lowest` or more, and to be finite."""
     if not (value >= lowest and math.isfinite(value)):
         raise UsageError(f"{name} must be {lowest} or more, not {value}")
+
+
+def at_most(name: str, value: float, highest: int, why: str = "") -> None:
+    """Holds a number to `highest` or less; `why` follows it in the message."""
+    if value > highest:
+        raise UsageError(f"{name} must be {highest} or less{why}, not {shown(value)}")
 
 
 def above_zero(name: str, value: float) -> None:
@@ -66,7 +76,7 @@ def check_size_hw(name: str, text: str) -> None:
     """Holds rows x columns to what the models can take: sides divisible by 16."""
     match = _SIZE_HW.fullmatch(text)
     if not match:
-        raise UsageError(f"{name} must be rows x columns, as 480x720, not {text!r}")
+        raise UsageError(f"{name} must be rows x columns, as 480x720, not {shown(text)}")
     nearest = "x".join(str(max(16, round(int(side) / 16) * 16)) for side in match.groups())
     if text != nearest:
         raise UsageError(
@@ -74,7 +84,20 @@ def check_size_hw(name: str, text: str) -> None:
         )
 
 
+def check_sam(name: str, others: Sequence[str] = ()) -> None:
+    """Holds the name of a SAM 2 to those that exist, `others`, and folders that are there.
+
+    It is checked also where a run needs none, so that a slip of the pen shows at once.
+    """
+    names = (*SAM_NAMES, *others)
+    if name not in names and not (as_path("sam", name) / "config.json").is_file():
+        raise UsageError(
+            f"sam {shown(name)} does not exist: use {', '.join(names)}, or the folder of a SAM 2 of this "
+            "project"
+        )
+
+
 def check_device(device: str) -> None:
     """Holds a device's name to those that exist anywhere."""
     if not _DEVICE.fullmatch(device):
-        raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {device!r}")
+        raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {shown(device)}")

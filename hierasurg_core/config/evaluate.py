@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hierasurg_core.config.checks import above_zero, at_least, check_choices, check_device, in_seeds
+from hierasurg_core.config.checks import (
+    above_zero,
+    at_least,
+    check_choices,
+    check_device,
+    check_sam,
+    in_seeds,
+)
 from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.errors import UsageError
 
@@ -101,5 +108,6 @@ class EvaluateConfig(Ranks):
         for name in ("protocol", "classifier", "sam"):
             if not getattr(self, name):
                 raise UsageError(f"{name} is empty: give a name, or '{NONE}'")
+        check_sam(self.sam, others=("auto", NONE))
         in_seeds(self.seed)
         check_device(self.device)

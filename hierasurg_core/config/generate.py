@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hierasurg_core.config.checks import at_least, check_choices, check_device, in_seeds
+from hierasurg_core.config.checks import at_least, at_most, check_choices, check_device, check_sam, in_seeds
 from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.config.sampling import Solver
 from hierasurg_core.errors import UsageError
@@ -16,6 +16,7 @@ Cache = Literal["none", "first-block", "taylorseer", "pab"]
 Memory = Literal["auto", "fast", "offload", "group-offload"]
 Quantize = Literal["none", "fp8", "int8"]
 
+MAX_STORY_HOURS = 12
 _OF_ONE_START = ("phase", "triplet", "frame", "map", "maps")
 
 
@@ -38,14 +39,15 @@ class GenerateConfig(Ranks):
         true_maps: Take that data set's maps in place of S2M's.
         limit: At most so many of its clips, spread evenly; None: all.
         script: YAML of a story, whose segments become one video.
-        seconds: Length of a story: of the script's beginning, or of one segment without a script.
+        seconds: Length of a story, at most 12 hours: of the script's beginning, or of one segment without a
+            script.
         model: Pipeline folder or Hub id; None: a finished run of the working folder, else the mini models.
         s2m: Run, checkpoint or model folder that replaces the pipeline's S2M.
         m2v: The same for M2V.
         text_vectors: Safetensors file with a vector by name of phase or triplet, for models that learned from
             such; None: the file that lies with the model.
         out: Folder for the samples.
-        num: How many samples.
+        num: How many samples, at most 100,000; or stories, at most 5,000.
         batch: Samples made at once; None: the program's choice, which is one on a CPU.
         resume: Keep samples that the same request, models and settings have made already.
         seed: Of the first sample; the next ones count on.
@@ -127,12 +129,15 @@ class GenerateConfig(Ranks):
         for name in ("steps", "batch", "gpus", "limit", "seconds"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
+        if self.seconds is not None:
+            at_most("seconds", self.seconds, MAX_STORY_HOURS * 3600, f" ({MAX_STORY_HOURS} hours)")
         for name in ("guidance", "maps_guidance"):
             scale: float | None = getattr(self, name)
             if scale is not None:
                 at_least(name, scale, 0)
         at_least("newcomers", self.newcomers, 0)
         check_device(self.device)
+        check_sam(self.sam)
         self._check_start()
         self._check_many()
 

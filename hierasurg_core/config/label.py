@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hierasurg_core.config.checks import above_zero, at_least, check_choices, check_device
+from hierasurg_core.config.checks import above_zero, at_least, check_choices, check_device, check_sam
 from hierasurg_core.config.generate import Dtype
 from hierasurg_core.config.ranks import Ranks
 from hierasurg_core.errors import UsageError
@@ -81,6 +81,8 @@ class LabelConfig(Ranks):
         if self.match is not None:
             above_zero("match", self.match)
         check_device(self.device)
+        if self.sam is not None:
+            check_sam(self.sam)
         if self.sam_checkpoint is not None and self.sam is None:
             raise UsageError("sam_checkpoint needs sam: say which model the file is of (--sam large)")
         if self.trust_remote_code and self.features is None:

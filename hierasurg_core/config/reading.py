@@ -17,16 +17,19 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast
 
 import yaml
 
 from hierasurg_core.artifacts import atomic_file
+from hierasurg_core.config.paths import as_path
 from hierasurg_core.config.ranks import LAST
 from hierasurg_core.config.runs import SECTIONS
-from hierasurg_core.errors import UsageError
+from hierasurg_core.config.yaml_nodes import plain, read_yaml
+from hierasurg_core.errors import UsageError, shown
+from hierasurg_core.text_files import MAX_DIGITS
 
 Config = TypeVar("Config")
 
@@ -123,30 +126,13 @@ def write_config(path: Path, section: str, config: object) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-class _TextLoader(yaml.BaseLoader):
-    """YAML whose scalars all stay text, for the fields' types to read: 1e-4 is a number to lr."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuses a key that is given twice, of which YAML would silently take the last."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key.value}' is given twice", key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
 def _read_section(file: Path, section: str) -> Mapping[str, object]:
+    name = f"the config {file}"
+    node = read_yaml(file, name)
     try:
-        content: object = yaml.load(file.read_text(encoding="utf-8"), Loader=_TextLoader)  # noqa: S506 - only text
-    except OSError as error:
-        raise UsageError(f"cannot read the config {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"the config {file} is no YAML: it is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"the config {file} is no YAML: {' '.join(str(error).split())}") from error
+        content: object = plain(node)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
     sections = _as_mapping(content)
     if sections is None:
         raise UsageError(f"the config {file} holds no sections: begin it with '{section}:'")
@@ -191,7 +177,7 @@ def _checked(cls: type, given: Mapping[str, object], where: str) -> dict[str, An
         if dataclasses.is_dataclass(kind):
             inner = _as_mapping(value)
             if inner is None:
-                raise UsageError(f"{where}{key} must hold keys of its own, not {value!r}")
+                raise UsageError(f"{where}{key} must hold keys of its own, not {shown(value)}")
             checked[key] = _checked(cast(type, kind), inner, f"{where}{key}.")
         else:
             checked[key] = _typed(kind, value, f"{where}{key}")
@@ -233,13 +219,15 @@ def _typed(kind: Any, value: object, name: str) -> Any:
         for choice in arguments:
             if str(choice) == str(value):
                 return choice
-        raise UsageError(f"{name} must be one of {', '.join(map(str, arguments))}, not {_shown(value)}")
+        raise UsageError(f"{name} must be one of {', '.join(map(str, arguments))}, not {_said(value)}")
     if origin is tuple:
         items = cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else str(value).split(",")
         return tuple(_typed(arguments[0], item, name) for item in items)
+    if kind is Path and isinstance(value, (str, Path)):
+        return as_path(name, str(value))
     result = _READERS[kind](value) if isinstance(value, (str, int, float, Path)) else None
     if result is None:
-        raise UsageError(f"{name} must be {_KINDS[kind]}, not {_shown(value)}")
+        raise UsageError(f"{name} must be {_KINDS[kind]}, not {_said(value)}")
     return result
 
 
@@ -248,7 +236,9 @@ def _read_bool(value: object) -> bool | None:
 
 
 def _read_int(value: object) -> int | None:
-    return int(str(value)) if re.fullmatch(r"[+-]?[0-9]+", str(value)) else None
+    """Python itself refuses to read numbers of more than 4300 digits, with an error of its own."""
+    text = str(value)
+    return int(text) if len(text) <= MAX_DIGITS and re.fullmatch(r"[+-]?[0-9]+", text) else None
 
 
 def _read_float(value: object) -> float | None:
@@ -262,12 +252,8 @@ def _read_str(value: object) -> str | None:
     return str(value)
 
 
-def _read_path(value: object) -> Path | None:
-    return Path(str(value)).expanduser() if str(value) else None
-
-
 _READERS: Mapping[Any, Callable[[object], Any]] = types.MappingProxyType(
-    {bool: _read_bool, int: _read_int, float: _read_float, str: _read_str, Path: _read_path}
+    {bool: _read_bool, int: _read_int, float: _read_float, str: _read_str}
 )
 _KINDS: Mapping[Any, str] = types.MappingProxyType(
     {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
@@ -282,13 +268,14 @@ def _plain(value: object) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _shown(value: object) -> str:
-    return repr(value) if isinstance(value, str) else str(value)
+def _said(value: object) -> str:
+    """Quotes text as it stands in a file, and cuts what is long."""
+    return str(value) if isinstance(value, (int, float, Path)) else shown(value)
 
 
 def suggest(name: object, known: Iterable[str]) -> str:
     """The name with a suggestion: "'step' (did you mean 'steps'?)"."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(str(name).replace("-", "_"), names, n=1)
+    near = difflib.get_close_matches(str(name)[:100].replace("-", "_"), names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}"
-    return f"{str(name)!r} ({hint})"
+    return f"{shown(str(name))} ({hint})"

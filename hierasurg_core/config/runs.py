@@ -9,6 +9,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hierasurg_core.config.checks import (
     above_zero,
@@ -133,7 +134,10 @@ class ExtractConfig:
         start: Second of each video to begin at.
         end: Second to stop before; None: the end of the video.
         only: List of the operations to take; None: all.
+        first_index: Number of the image that shows second 0, for folders of images; None: the first image's.
         strict: Decode every frame, and refuse a video of which one cannot be decoded.
+        overwrite: Replace frames that have maps, and delete those maps, which no longer fit.
+        deinterlace: "auto" takes the combs out of frames that the video calls interlaced; "off" keeps them.
         with_fix: Changes nothing: the fault that this option worked around does not arise here.
 
     Raises:
@@ -150,11 +154,15 @@ class ExtractConfig:
     start: float = 0.0
     end: float | None = None
     only: Path | None = None
+    first_index: int | None = None
     strict: bool = False
+    overwrite: bool = False
+    deinterlace: Literal["auto", "off"] = "auto"
     with_fix: bool = False
 
     def __post_init__(self) -> None:
         """Checks ranges."""
+        check_choices(self)
         above_zero("fps", self.fps)
         for name in ("size", "crop"):
             as_size(name, getattr(self, name))
@@ -163,6 +171,8 @@ class ExtractConfig:
             raise UsageError(f"quality must be 100 or less, not {self.quality}")
         if self.workers is not None:
             at_least("workers", self.workers, 1)
+        if self.first_index is not None:
+            at_least("first_index", self.first_index, 0)
         at_least("start", self.start, 0)
         if self.end is not None and not self.start < self.end < math.inf:
             raise UsageError(f"end must be more than start, {self.start:g}, not {self.end:g}")

@@ -27,8 +27,9 @@ Memory = Literal["auto", "keep", "attention", "recompute", "8bit", "offload"]
 Reporting = Literal["none", "tensorboard", "wandb"]
 TextCondition = Literal["labels", "vectors"]
 M2VPart = Literal["unconditional", "maps"]
+MapForm = Literal["ids", "colours"]
 
-STUDENT_SUFFIX = "-student"
+STUDENT_SUFFIX = "-student"  # of the folder of a run that distils
 PRESETS = Path(__file__).resolve().parent.parent / "assets" / "presets"
 
 
@@ -196,6 +197,16 @@ class TrainStageConfig(TrainConfig, Ranks):
     distill_guidance: float = 1.0
     distill_own: float = 0.5
 
+    @property
+    def run_folder(self) -> Path:
+        """Returns where the run lies: `out`, or a folder beside the default for a student."""
+        is_default = self.out == type(self)().out
+        return (
+            self.out.with_name(self.out.name + STUDENT_SUFFIX)
+            if self.distill is not None and is_default
+            else self.out
+        )
+
     def __post_init__(self) -> None:
         """Checks ranges and combinations."""
         super().__post_init__()
@@ -232,10 +243,21 @@ class TrainS2MConfig(TrainStageConfig):
 
     Attributes:
         frame_labels: Whether labels steer the maps of their own seconds as well, where the published model
-            knows their mean over the clip; None: as the base does.
+            knows their mean over the clip; None: as the base does, and of a new model on ids they do.
+        maps: "ids" learns maps as categories, "colours" as published, as pictures through the VAE; None: as
+            the base does.
     """
 
     frame_labels: bool | None = None
+    maps: MapForm | None = None
+
+    def __post_init__(self) -> None:
+        """Checks ranges and combinations."""
+        super().__post_init__()
+        if self.maps == "ids" and self.distill is not None:
+            raise UsageError("distill needs maps colours: an S2M on ids samples in 4 to 8 steps as it is")
+        if self.maps == "ids" and self.export == "public":
+            raise UsageError("export public needs maps colours: the public code knows no other form")
 
 
 @dataclass(frozen=True)
@@ -251,6 +273,13 @@ class TrainM2VConfig(TrainStageConfig):
     out: Path = Path("runs/m2v")
     stage: M2VPart = "maps"
     hierarchical: bool | None = None
+
+    @property
+    def run_folder(self) -> Path:
+        """Returns where the run lies; the unconditional stage has a folder beside the default too."""
+        if self.stage == "unconditional" and self.out == type(self)().out:
+            return unconditional_folder(self.out)
+        return super().run_folder
 
     def __post_init__(self) -> None:
         """Checks ranges and combinations."""
@@ -268,16 +297,6 @@ class TrainM2VConfig(TrainStageConfig):
 def is_preset(origin: str) -> bool:
     """Tells whether what gave a setting (see `given_settings`) is one of the package's presets."""
     return origin != "" and Path(origin).parent == PRESETS
-
-
-def final_folder(config: TrainStageConfig) -> Path:
-    """Returns a run's folder: students and M2V's unconditional stage have their own unless one was named."""
-    if config.distill is not None and config.out == type(config)().out:
-        return config.out.with_name(config.out.name + STUDENT_SUFFIX)
-    unconditional = isinstance(config, TrainM2VConfig) and config.stage == "unconditional"
-    return (
-        unconditional_folder(config.out) if unconditional and config.out == type(config)().out else config.out
-    )
 
 
 def unconditional_folder(out: Path) -> Path:

@@ -24,7 +24,7 @@ def choose_base(config: BuildDatasetConfig) -> tuple[str, str | None]:
     """
     if config.base is not None:
         return config.base, None
-    folders = find_videos(config.videos).values()
+    folders = find_videos(config.videos).paths.values()
     if all(_is_phantom(path) for path in folders):
         return MINI, f"{config.videos} holds frames of the phantom, so --base {MINI}"
     return PUBLISHED, None

@@ -39,9 +39,12 @@ from hierasurg_core.config import write_config
 from hierasurg_core.datasets.clips import UNKNOWN, ClipPixels, ClipReader
 from hierasurg_core.datasets.encoder import LatentEncoder
 from hierasurg_core.datasets.manifest import MANIFEST, describe_dataset
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import skipped_as_json
 from hierasurg_core.datasets.packing import pack_map
 from hierasurg_core.datasets.plan import DatasetPlan, ShardPlan, VideoPlan
 from hierasurg_core.datasets.shards import ShardWriter
+from hierasurg_core.datasets.usable import TOO_MANY_IDS
 from hierasurg_core.errors import UsageError
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import claim, rank, wait_for_all
@@ -63,12 +66,17 @@ class BuildDatasetResult:
         clips: How many in each split.
         black: Clips dropped for a black frame.
         unlabelled: Clips dropped because they have no maps.
+        s2m_unusable: Clips in each split that S2M cannot learn from; they count in `clips`, M2V takes them.
+        s2m_reason: Why not.
+        no_phase: Labels that name no phase (-1).
         built: Clips made by this call and process; the others were there.
         pictures: Coloured maps encoded for them.
         bytes: Of all shards.
         seconds: Time of this call.
         clips_per_second: `built` over the time spent on them.
         encoder_busy: Share of that time in which the encoder worked.
+        skipped: What lay beside frame folders and labels and was neither.
+        passed_over: How many hidden files and outputs of ours lay there.
     """
 
     out: Path
@@ -77,12 +85,17 @@ class BuildDatasetResult:
     clips: dict[str, int]
     black: int
     unlabelled: int
+    s2m_unusable: dict[str, int]
+    s2m_reason: str
+    no_phase: int
     built: int
     pictures: int
     bytes: int
     seconds: float
     clips_per_second: float
     encoder_busy: float
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
 
     @property
     def bytes_a_clip(self) -> float:
@@ -91,7 +104,12 @@ class BuildDatasetResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result for JSON."""
-        return {**asdict(self), "out": str(self.out), "bytes_a_clip": self.bytes_a_clip}
+        return {
+            **asdict(self),
+            "out": str(self.out),
+            "bytes_a_clip": self.bytes_a_clip,
+            "skipped": skipped_as_json(self.skipped),
+        }
 
 
 @dataclass
@@ -131,7 +149,7 @@ def build_dataset(plan: DatasetPlan, encoder: LatentEncoder | None, progress: Pr
             else:
                 leftover.unlink()
         if not plan.config.resume:
-            for file in out.glob("video*-*.safetensors"):
+            for file in out.glob("*-[0-9][0-9][0-9][0-9][0-9].safetensors"):
                 file.unlink()
     wait_for_all()
     progress.start("build clips", sum(len(shard.starts) for _, shard in shards), "clips")
@@ -156,12 +174,17 @@ def build_dataset(plan: DatasetPlan, encoder: LatentEncoder | None, progress: Pr
         clips=manifest["clips"],
         black=sum(video.clips.black for video in plan.videos),
         unlabelled=sum(len(video.clips.unlabelled) for video in plan.videos),
+        s2m_unusable=manifest["s2m_unusable"],
+        s2m_reason=TOO_MANY_IDS,
+        no_phase=sum(video.labels.num_unlabelled for video in plan.videos if video.labels is not None),
         built=tally.clips,
         pictures=tally.pictures,
         bytes=sum(shard.path.stat().st_size for _, shard in shards),
         seconds=time.monotonic() - began,
         clips_per_second=tally.clips / spent if spent else 0.0,
         encoder_busy=tally.encoding / spent if spent else 0.0,
+        skipped=plan.skipped,
+        passed_over=plan.passed_over,
     )
 
 

@@ -30,7 +30,7 @@ from hierasurg_core.datasets.frames import FrameFolder
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import PanopticClip, colour_map, fit_maps, palette_levels
-from hierasurg_core.video import fit_image, read_image
+from hierasurg_core.pictures import fit_image, read_image
 
 CLIP_FRAMES = {1: 16, 8: 48}  # by frames a second
 UNKNOWN = -1

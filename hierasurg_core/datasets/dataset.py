@@ -28,8 +28,9 @@ from hierasurg_core.datasets.fingerprint import expect_same
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.manifest import Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
+from hierasurg_core.datasets.operations import MASKS, find_videos
 from hierasurg_core.datasets.packing import unpack_map
-from hierasurg_core.datasets.plan import LATENTS, find_videos
+from hierasurg_core.datasets.plan import INDEX, LATENTS
 from hierasurg_core.datasets.shards import Shard
 from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError
@@ -127,6 +128,11 @@ def open_dataset(folder: Path, split: str = TRAIN, encoder: LatentEncoder | None
     return PixelDataset(manifest, entries, encoder)
 
 
+_LABELS = ("start", "phase", "triplet", "instance_count")
+_LATENTS = ("video_mean", "video_logvar", "first_frame", "photo", "max_id", "map_index", "picture_index")
+_OF_A_CLIP = {INDEX: _LABELS, LATENTS: (*_LABELS, *_LATENTS)}  # tensors with a row for each clip
+
+
 class _Shards:
     """The open shards of a split, and which clip lies where."""
 
@@ -138,8 +144,11 @@ class _Shards:
                 raise DataError(f"{entry.path} is missing, which {manifest.folder} names: {_AGAIN}")
             shard = Shard(entry.path)
             expect_same(entry.path, shard.fingerprint, entry.fingerprint, _AGAIN)
-            if len(shard.tensors.get("start", ())) != entry.clips:
-                raise DataError(f"{entry.path} does not hold the {entry.clips} clips it should: {_AGAIN}")
+            for name in _OF_A_CLIP[manifest.contents]:
+                if len(shard.tensors.get(name, ())) != entry.clips:
+                    raise DataError(
+                        f"{entry.path} does not hold the {entry.clips} clips it should ({name}): {_AGAIN}"
+                    )
             self._shards.append((entry, shard))
         self._ends = list(itertools.accumulate(entry.clips for entry in entries))
 
@@ -176,6 +185,14 @@ class LatentDataset(_Shards):
     def get(self, index: int, epoch: int = 0, *, with_maps: bool = True) -> ClipSample:
         """Returns a clip; its latents are read-only views of the file. Every epoch is the same."""
         entry, shard, row = self.locate(index)
+        try:
+            return self._sample(entry, shard, row, with_maps)
+        except (LookupError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the shard {shard.path} is damaged ({error!r}): delete it, then {_AGAIN}"
+            ) from error
+
+    def _sample(self, entry: ShardEntry, shard: Shard, row: int, with_maps: bool) -> ClipSample:
         tensors = shard.tensors
         pictures = tensors["picture_index"][row]
         start = int(tensors["start"][row])
@@ -230,16 +247,16 @@ class PixelDataset(_Shards):
         super().__init__(manifest, entries)
         self._encoder = encoder
         self._readers: dict[str, ClipReader] = {}
-        videos, maps = (Path(manifest.sources[kind]) for kind in ("videos", "maps"))
+        videos, maps = manifest.folder_of("videos"), manifest.folder_of("maps")
         found = find_videos(videos)
         for entry in entries:
             if entry.video in self._readers:
                 continue
-            path = found.get(entry.video)
-            if path is None:
-                raise DataError(f"{videos} has no {entry.video} any more, which {manifest.folder} indexes")
+            path = found.require(
+                entry.video, f"{videos} has no {entry.video} any more, which {manifest.folder} indexes"
+            )
             folder = dataclasses.replace(read_manifest(path), name=entry.video)
-            map_files = VideoMaps(maps / f"{path.name}_masks")
+            map_files = VideoMaps(maps / f"{path.name}{MASKS}")
             now = {**entry.fingerprint, "frames": folder.digest, "maps": map_files.digest()}
             expect_same(entry.path, entry.fingerprint, now, _AGAIN)
             trains = entry.split == TRAIN

@@ -1,32 +1,68 @@
 """Frames out of a video file at given times, one after another.
 
-Owns the open file and its decoder. It refuses videos that are cut off, after all their whole frames were
-given. Where the times of packets are missing, everything is decoded. Video files become arrays in
-`hierasurg_core.video` for everything but this.
+The frame of time t is the last one whose time stamp is t or less, whatever the rate does; the time stamp of
+the first frame is time 0. Videos that are cut off are refused, after all their whole frames were given.
+Where the times of packets are missing, everything is decoded. Interlaced videos are decoded whole, because
+the combs of a frame are taken away with the help of its neighbours.
 """
 
 import heapq
-import re
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
-from numpy.typing import NDArray
 
-from hierasurg_core.datasets.selection import Clock, End, Grid, idr_finder, needed, probe_times
+from hierasurg_core.datasets.selection import Clock, Grid, idr_finder, needed, probe_times
+from hierasurg_core.display import DEINTERLACED, Display, deinterlace
 from hierasurg_core.errors import DataError
+from hierasurg_core.video_file import End, VideoFile
 
 _PROBE = 32  # packets that tell the nominal rate, and whether the first timestamp fits the others
-_MATROSKA_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-_SHORT_BY_S = Fraction(1, 2)  # so much less than announced is no rounding of a container
-_SMOOTH = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-_REPEATED = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+_FASTEST = 300  # frames a second that a gap between two time stamps can tell; a shorter one is a slip
+_CUT = "get the whole file and run it again, or take what is there with --end {end}"
+
+
+@dataclass(frozen=True)
+class VideoLook:
+    """What a video is, before any work.
+
+    Attributes:
+        size_hw: Rows and columns of its frames as they are shown.
+        seconds: How long it claims to be; None where it does not say.
+        rate: The most frames a second that it shows; None where it does not say.
+        done: What has to be done to the pixels of its first frame, in words.
+    """
+
+    size_hw: tuple[int, int]
+    seconds: Fraction | None
+    rate: float | None
+    done: tuple[str, ...]
+
+
+def look_at_video(path: Path, *, deinterlaces: bool) -> VideoLook:
+    """Looks at the head and the first frame of a video.
+
+    Raises:
+        DataError: It is missing, no video, of a codec that FFmpeg does not decode, or too large.
+    """
+    with VideoFile(path) as file:
+        packets = list(islice(file.packets(), _PROBE))
+        stamps = sorted({packet.pts for packet in packets if packet.pts is not None})
+        gaps = [(after - before) * file.tick_s for before, after in pairwise(stamps)]
+        said = [file.stream.average_rate, file.stream.guessed_rate]
+        rates = [float(rate) for rate in said if rate]
+        if gaps:
+            rates.append(min(_FASTEST, float(1 / min(gaps))))
+        first = file.first_frame(packets)
+        size_hw = (file.codec.height, file.codec.width) if first is None else file.display.size_hw(first)
+        done = () if first is None else file.display.done(first)
+        if first is not None and first.interlaced_frame and deinterlaces:
+            done = (DEINTERLACED, *done)
+        return VideoLook(size_hw, file.seconds, max(rates, default=None), done)
 
 
 class VideoFrames:
@@ -34,46 +70,44 @@ class VideoFrames:
 
     Attributes:
         codec: FFmpeg's name of its codec.
-        size_hw: Of its frames.
-        seconds: How long it claims to be; None where it does not say.
+        display: How its frames are shown.
         comment: What its maker wrote into it; None for nothing.
         undecodable: After `frames`: frames that were asked of the decoder and came damaged or not at all.
+        done: After `frames`: what has to be done to the pixels of the frames that it gave, in words.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, deinterlaces: bool = True) -> None:
         """Opens the file.
 
+        Args:
+            path: The file.
+            deinterlaces: Take the combs out of the frames that the file calls interlaced.
+
         Raises:
-            DataError: It is missing, no video, or of a codec that FFmpeg does not decode.
+            DataError: It is missing, no video, of a codec that FFmpeg does not decode, or too large.
         """
         self._path = path
-        try:
-            self._container = av.open(str(path))
-        except FFmpegError as error:
-            raise DataError(f"cannot read the video {path}: {error.strerror or error}") from error
-        streams = self._container.streams.video
-        if not streams:
-            self.close()
-            raise DataError(f"{path} holds no video stream")
-        self._stream = streams[0]
-        codec: Any = self._stream.codec_context  # None where there is no decoder
-        if codec is None or self._stream.time_base is None:
-            self.close()
-            raise DataError(f"{path} is of a codec that cannot be decoded here")
-        self._codec = codec
-        self._tick_s: Fraction = self._stream.time_base
-        self.codec: str = codec.name
-        self.size_hw: tuple[int, int] = (codec.height, codec.width)
-        length = self._container.duration
-        self.seconds = Fraction(length, av.time_base) if length else None
-        self.comment: str | None = self._container.metadata.get("comment")
-        self.undecodable = 0
+        self._deinterlaces = deinterlaces
+        self.done: dict[str, None] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self._file = VideoFile(self._path)
+        self._codec = self._file.codec
+        self.codec: str = self._codec.name
+        self.display: Display = self._file.display
+        self.comment: str | None = self._file.container.metadata.get("comment")
+        self._lost = 0
         self._timed = False
-        self._broken = False
+
+    @property
+    def undecodable(self) -> int:
+        """Packets that are damaged, and frames that came damaged or not at all."""
+        return self._lost + self._file.broken_packets
 
     def close(self) -> None:
         """Closes the file."""
-        self._container.close()
+        self._file.close()
 
     def __enter__(self) -> "VideoFrames":
         """Returns itself."""
@@ -89,7 +123,8 @@ class VideoFrames:
         """Yields, in order, each frame that is shown at a moment of the grid, with those moments' indices.
 
         A frame is shown from its presentation time to the next one's. Where it cannot be decoded, the one
-        decoded before it takes its place, so that indices never shift.
+        decoded before it takes its place, so that indices never shift. At the first interlaced frame the
+        file is read from its start again, whole, and goes on from that frame.
 
         Args:
             grid: The moments.
@@ -100,38 +135,63 @@ class VideoFrames:
         Raises:
             DataError: The file is cut off or has no frame; all whole frames came before.
         """
+        given = 0
+        for whole in (True,) if decode_all else (False, True):
+            for indices, frame, interlaced in self._pass(grid, threads, whole, stopped):
+                if interlaced and not whole:
+                    break
+                if indices.stop > given:
+                    words = (DEINTERLACED,) if interlaced else ()
+                    self.done.update(dict.fromkeys((*words, *self.display.done(frame))))
+                    yield range(max(given, indices.start), indices.stop), frame
+                    given = indices.stop
+            else:
+                return
+            self.close()
+            self._open()
+
+    def _pass(
+        self, grid: Grid, threads: int, whole: bool, stopped: Callable[[], bool]
+    ) -> Iterator[tuple[range, av.VideoFrame, bool]]:
+        """Reads the file once; a frame comes with whether it is interlaced, and as `whole` without combs."""
         self._codec.thread_type = "FRAME" if threads > 1 else "SLICE"
         self._codec.thread_count = threads
-        packets = self._packets()
+        packets = self._file.packets()
         probe = list(islice(packets, _PROBE))
-        period, first_pts = probe_times(probe, self._nominal())
+        rate, tick_s = self._file.rate, self._file.tick_s
+        period, first_pts = probe_times(probe, 1 / (rate * tick_s) if rate else None)
         if first_pts is not None:
             probe[0].pts = first_pts
-        clock = Clock(grid, self._tick_s, period)
+        clock = Clock(grid, tick_s, period)
         seen = [packet for packet in probe if not packet.is_discard]
         stamps = [packet.pts for packet in seen if packet.pts is not None]
         # AVI knows no presentation times; FFmpeg's are wrong there where pictures are reordered.
-        self._timed = len(stamps) == len(seen) and self._container.format.name != "avi"
+        self._timed = len(stamps) == len(seen) and self._file.container.format.name != "avi"
         origin = min(stamps, default=None) if self._timed else None
         ordered = chain(probe, packets)
         end = End()
-        if origin is not None and not decode_all:
-            chosen = needed(
-                ordered, clock, origin, end, self.codec, idr_finder(self.codec, self._codec.extradata)
-            )
+        if origin is not None and not whole:
+            is_idr = idr_finder(self.codec, self._codec.extradata)
+            chosen = needed(ordered, clock, origin, end, self.codec, is_idr)
         else:
             chosen = ((packet, True) for packet in (end.watch(ordered) if self._timed else ordered))
-        yield from self._sample(chosen, clock, origin, end, stopped)
+        for indices, before, frame, after in self._sample(chosen, clock, origin, end, stopped):
+            interlaced = self._deinterlaces and frame.interlaced_frame
+            if interlaced and whole:
+                frame = deinterlace(before, frame, after)
+            yield indices, frame, interlaced
 
     def _sample(
         self,
         packets: Iterator[tuple[av.Packet, bool]],
         clock: Clock,
         origin: int | None,
-        end: "End",
+        end: End,
         stopped: Callable[[], bool],
-    ) -> Generator[tuple[range, av.VideoFrame], None, None]:
+    ) -> Iterator[tuple[range, av.VideoFrame | None, av.VideoFrame, av.VideoFrame | None]]:
+        """Frames shown at moments of the grid: indices, the frame before it, the frame, the one after."""
         index, shown, shown_at, limit = 0, None, -1, clock.grid.count
+        before: av.VideoFrame | None = None
         for stamp, frame in self._decoded(packets, stopped):
             if origin is None:
                 origin = stamp if stamp is not None else 0
@@ -143,11 +203,11 @@ class VideoFrames:
                 while (limit is None or after < limit) and clock.target(after) < at:
                     after += 1
                 if after > index:
-                    yield range(index, after), shown
+                    yield range(index, after), before, shown, frame
                     index = after
                 if limit is not None and index >= limit:
                     return
-            shown, shown_at = frame, at
+            before, shown, shown_at = shown, frame, at
         if stopped():
             return
         ends = end.ticks(clock.period) - origin if end.known and origin is not None else None
@@ -155,7 +215,7 @@ class VideoFrames:
             ends = shown_at + clock.period
         if ends is not None and not clock.within(0, Fraction(ends)):
             raise DataError(
-                f"{self._path} lasts {float(ends * self._tick_s):.1f} s and ends before the first frame "
+                f"{self._path} lasts {float(ends * self._file.tick_s):.1f} s and ends before the first frame "
                 "asked for: choose an earlier --start"
             )
         if shown is None or origin is None or ends is None:
@@ -164,9 +224,10 @@ class VideoFrames:
         while (limit is None or after < limit) and clock.within(after, Fraction(ends)):
             after += 1
         if after > index:
-            yield range(index, after), shown
-        if limit is None or after < limit:
-            self._refuse_cut(Fraction(ends), origin)
+            yield range(index, after), before, shown, None
+        asked_beyond = limit is None or after < limit
+        if asked_beyond and (fault := self._file.cut(Fraction(ends), origin, _CUT)):
+            raise DataError(fault)
 
     def _decoded(
         self, packets: Iterator[tuple[av.Packet, bool]], stopped: Callable[[], bool]
@@ -184,7 +245,7 @@ class VideoFrames:
                 stamp = frame.pts if self._timed else None
                 if not self._timed and decoding_times:
                     stamp = heapq.heappop(decoding_times)
-                self.undecodable += frame.is_corrupt
+                self._lost += frame.is_corrupt
                 if not frame.is_corrupt:
                     yield stamp, frame
 
@@ -197,7 +258,7 @@ class VideoFrames:
             try:
                 frames = self._codec.decode(packet)
             except FFmpegError:
-                self.undecodable += 1
+                self._lost += 1
                 continue
             if not self._timed and packet.dts is not None:
                 heapq.heappush(decoding_times, packet.dts)
@@ -205,65 +266,6 @@ class VideoFrames:
         try:
             frames = self._codec.decode(None)
         except FFmpegError:
-            self.undecodable += 1
+            self._lost += 1
             return
         yield from whole(frames)
-
-    def _packets(self) -> Iterator[av.Packet]:
-        """Whole packets, up to the end of the file or of what is left of it."""
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size:
-                    self._broken = packet.is_corrupt  # as the last one, where the file ends inside it
-                    self.undecodable += packet.is_corrupt
-                    if not packet.is_corrupt:
-                        yield packet
-        except FFmpegError:
-            self._broken = True
-
-    def _refuse_cut(self, until: Fraction, origin: int) -> None:
-        announced = self._announced_end()
-        short = announced is not None and (announced - origin - until) * self._tick_s > _SHORT_BY_S
-        if self._broken or short:
-            whole = f" of {float(announced * self._tick_s):.1f} s" if announced is not None else ""
-            raise DataError(
-                f"{self._path} is cut off or damaged after {float(until * self._tick_s):.1f} s{whole}; "
-                "get the whole file and run it again"
-            )
-
-    def _nominal(self) -> Fraction | None:
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        return 1 / (rate * self._tick_s) if rate else None
-
-    def _announced_end(self) -> int | None:
-        """Where the file's head says that the stream ends, on the clock of its packets."""
-        stream, container = self._stream, self._container
-        first = stream.start_time or 0
-        if container.format.name == "avi":  # its duration is guessed from the size of the file
-            return first + stream.frames if stream.frames else None
-        if stream.duration:
-            return first + stream.duration
-        if tag := _MATROSKA_TIME.fullmatch(stream.metadata.get("DURATION", "")):
-            return round((3600 * int(tag[1]) + 60 * int(tag[2]) + Fraction(tag[3])) / self._tick_s)
-        alone = len(container.streams) == 1 and container.duration
-        return round(Fraction(container.duration or 0, av.time_base) / self._tick_s) if alone else None
-
-
-def to_bgr(frame: av.VideoFrame, reformatter: VideoReformatter, *, smooth: bool) -> NDArray[np.uint8]:
-    """Returns a decoded frame as uint8 (H, W, 3), blue first, full range.
-
-    Args:
-        frame: From the decoder.
-        reformatter: One for each thread; it remembers its tables.
-        smooth: Interpolate the colour's halved resolution, for pictures that are resized. Otherwise each
-            sample is repeated, which costs a quarter, and which a JPEG of equal size averages back to
-            the same sample.
-    """
-    picture = reformatter.reformat(
-        frame,
-        format="bgr24",
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_SMOOTH if smooth else _REPEATED,
-        threads=1,
-    )
-    return picture.to_ndarray().astype(np.uint8, copy=False)

@@ -6,13 +6,21 @@ cannot be read becomes a problem of its operation. Loads no torch.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hierasurg_core.datasets.annotations import ABSENT, OperationLabels, canonical_name, load_labels
+from hierasurg_core.datasets.annotations import (
+    ABSENT,
+    LabelsFound,
+    OperationLabels,
+    find_labels,
+    with_rate_of,
+)
 from hierasurg_core.datasets.frames import FrameFolder, read_manifest
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import find_videos, skipped_as_json, skipped_in_words
 from hierasurg_core.errors import DataError
 from hierasurg_core.taxonomy import INSTRUMENTS, PHASES, TRIPLETS
 
@@ -34,7 +42,9 @@ class OperationFinding:
         black: How many frames are all black.
         labels: How many labels it has; None without labels.
         labels_fps: Their rate.
+        labels_fps_from: How that is known, see `OperationLabels.fps_from`.
         labels_missing: How many of them the file leaves out.
+        labels_unlabelled: How many of them name no phase (-1).
         problems: What is wrong, a sentence each.
     """
 
@@ -46,7 +56,9 @@ class OperationFinding:
     black: int
     labels: int | None
     labels_fps: float | None
+    labels_fps_from: str | None
     labels_missing: int
+    labels_unlabelled: int
     problems: tuple[str, ...]
 
 
@@ -57,14 +69,18 @@ class DescribeResult:
     Attributes:
         operations: By name.
         phases: Labels (seconds, in CholecT50) of each phase.
-        instruments: Instances of each instrument.
+        instruments: Instances of each instrument; where files of tools say it, seconds in which it is seen.
         triplets: Instances of each triplet that occurs.
+        skipped: What lies beside frame folders and labels and is neither.
+        passed_over: How many hidden files and outputs of ours there were.
     """
 
     operations: tuple[OperationFinding, ...]
     phases: Mapping[str, int]
     instruments: Mapping[str, int]
     triplets: Mapping[str, int]
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -81,6 +97,8 @@ class DescribeResult:
             "instruments": dict(self.instruments),
             "triplets": dict(self.triplets),
             "problems": list(self.problems),
+            "skipped": skipped_as_json(self.skipped),
+            "passed_over": self.passed_over,
         }
 
     def lines(self) -> list[str]:
@@ -93,6 +111,7 @@ class DescribeResult:
         lines.append(f"phases (labels each): {_counts_in_words(self.phases, PHASES)}")
         lines.append(f"instruments (instances each): {_counts_in_words(self.instruments, INSTRUMENTS)}")
         lines.append(f"triplets: {seen} occur")
+        lines.extend(skipped_in_words(self.skipped))
         return lines
 
 
@@ -101,61 +120,62 @@ def describe(videos: Path, labels: Path | None) -> DescribeResult:
 
     Args:
         videos: Folder of frame folders, as `extract` or others made them.
-        labels: Folder of labels, see `load_labels`; None: the frames alone.
+        labels: Folder of labels, see `find_labels`; None: the frames alone.
 
     Raises:
-        DataError: `videos` is missing or holds no operation, or a file of labels is not valid.
+        DataError: `videos` is missing or holds no operation, or `labels` is missing or holds none.
     """
     if not videos.is_dir():
         raise DataError(f"{videos} is no folder of frame folders: it does not exist")
-    said = load_labels(labels) if labels is not None else {}
-    folders: dict[str, Path] = {}
-    for path in sorted(videos.iterdir()):
-        name = _operation(path)
-        if name is not None:
-            if name in folders:
-                raise DataError(f"{folders[name]} and {path} are both {name}: keep one")
-            folders[name] = path
-    if not folders:
-        raise DataError(f"{videos} holds no frame folders (videoNN): run 'hierasurg extract' first")
-    operations = [_compare(name, folders.get(name), said.get(name)) for name in sorted({*folders, *said})]
-    instances = [one for of in said.values() for frame in of.instances_F for one in frame]
+    found = find_videos(videos)
+    faults = {fault.name: fault.message for fault in found.faults}
+    names = {*found.sources, *faults}
+    known = find_labels(labels, names) if labels is not None else LabelsFound({}, {}, ())
+    operations: list[OperationFinding] = []
+    said: dict[str, OperationLabels] = {}
+    for name in sorted({*names, *known.labels, *known.faults}):
+        given = [fault for fault in (faults.get(name), known.faults.get(name)) if fault is not None]
+        finding, settled = _compare(name, found.paths.get(name), known.labels.get(name), given)
+        operations.append(finding)
+        if settled is not None:
+            said[name] = settled
+    instances = [one.instrument for of in said.values() for frame in of.instances_F for one in frame]
+    without = [of for of in said.values() if not any(of.instances_F)]
+    tools = [tool for of in without for seen in of.tools.values() for tool in seen]
     return DescribeResult(
         operations=tuple(operations),
         phases=_count((int(phase) for of in said.values() for phase in of.phase_F), PHASES),
-        instruments=_count((one.instrument for one in instances), INSTRUMENTS),
+        instruments=_count([*instances, *tools], INSTRUMENTS),
         triplets={
             name: count
             for name, count in _count(
-                (one.triplet for one in instances), [triplet.name for triplet in TRIPLETS]
+                (one.triplet for of in said.values() for frame in of.instances_F for one in frame),
+                [triplet.name for triplet in TRIPLETS],
             ).items()
             if count
         },
+        skipped=(*found.skipped, *known.skipped),
+        passed_over=found.passed_over,
     )
 
 
-def _operation(path: Path) -> str | None:
-    if not path.is_dir() or path.name.endswith("_masks") or path.name.startswith("."):
-        return None
-    try:
-        return canonical_name(path.name)
-    except DataError:
-        return None
-
-
-def _compare(name: str, path: Path | None, labels: OperationLabels | None) -> OperationFinding:
-    problems: list[str] = []
+def _compare(
+    name: str, path: Path | None, labels: OperationLabels | None, faults: Sequence[str]
+) -> tuple[OperationFinding, OperationLabels | None]:
+    """Looks at one operation; returns its labels at the rate that its frames tell."""
+    problems = [*faults]
     folder: FrameFolder | None = None
-    if path is None:
-        problems.append("has labels but no frames")
-    else:
+    if path is not None:
         try:
             folder = read_manifest(path)
         except DataError as error:
             problems.append(str(error))
+    elif not faults:
+        problems.append("has labels but no frames")
+    labels = _settled(folder, labels)
     fps, fps_from = _rate(folder, labels)
     expected: int | None = None
-    if folder is not None and labels is None:
+    if folder is not None and labels is None and not faults:
         problems.append("has frames but no labels")
     if folder is not None and labels is not None:
         seconds = labels.num_frames / labels.fps - folder.start
@@ -175,7 +195,12 @@ def _compare(name: str, path: Path | None, labels: OperationLabels | None) -> Op
             f"{labels.source.name} leaves out {len(labels.missing)} of its {labels.num_frames} frames, "
             f"first {labels.missing[0]}"
         )
-    return OperationFinding(
+    if labels is not None and folder is not None and labels.fps_from == "assumed":
+        problems.append(
+            f"{labels.source.name} may be at 25 or 1 labels a second: neither fits the number of frames, "
+            f"{labels.fps:g} is assumed"
+        )
+    finding = OperationFinding(
         name=name,
         frames=folder.num_frames if folder else None,
         expected=expected,
@@ -184,9 +209,25 @@ def _compare(name: str, path: Path | None, labels: OperationLabels | None) -> Op
         black=len(folder.black) if folder else 0,
         labels=labels.num_frames if labels else None,
         labels_fps=labels.fps if labels else None,
+        labels_fps_from=labels.fps_from if labels else None,
         labels_missing=len(labels.missing) if labels else 0,
+        labels_unlabelled=labels.num_unlabelled if labels else 0,
         problems=tuple(problems),
     )
+    return finding, labels
+
+
+def _settled(folder: FrameFolder | None, labels: OperationLabels | None) -> OperationLabels | None:
+    """Labels at the rate that the frames tell; of frames without a rate, the likeliest that fits."""
+    if folder is None or labels is None:
+        return labels
+    if folder.fps is not None:
+        return with_rate_of(labels, folder.start + folder.num_frames / folder.fps)
+    for rate in _RATES:
+        settled = with_rate_of(labels, folder.num_frames / rate)
+        if settled.fps_from != "assumed":
+            return settled
+    return labels
 
 
 def _rate(folder: FrameFolder | None, labels: OperationLabels | None) -> tuple[float | None, str | None]:
@@ -218,7 +259,10 @@ def _frames_in_words(one: OperationFinding) -> str:
 def _labels_in_words(one: OperationFinding) -> str:
     if one.labels is None or one.labels_fps is None:
         return "no labels"
-    return f"{one.labels} labels at {one.labels_fps:g} fps, {one.labels_missing} missing"
+    how = {"numbers": " (every 25th frame)", "frames": " (by the number of frames)", "assumed": " (assumed)"}
+    rate = f"{one.labels_fps:g} fps{how.get(one.labels_fps_from or '', '')}"
+    unlabelled = f", {one.labels_unlabelled} without a phase (-1)" if one.labels_unlabelled else ""
+    return f"{one.labels} labels at {rate}, {one.labels_missing} missing{unlabelled}"
 
 
 def _counts_in_words(counts: Mapping[str, int], names: Iterable[str]) -> str:

@@ -1,8 +1,9 @@
 """`extract`: operations as video files, or as folders of images, become frame folders.
 
 Owns which videos are found, which are done already, and how the work is shared among threads. It refuses to
-write over what it did not make, and to call a video done that is not whole: the faults of one video are
-told at the end, and the others go on. Loads no torch.
+write over what it did not make, and over frames that have maps unless `overwrite` says so. It never calls a
+video done that is not whole: the faults of one video are told at the end, and the others go on. Loads no
+torch.
 
 A folder's manifest is written before its first frame, as unfinished, with the source's digest and the
 settings; frames appear whole; the manifest becomes finished last. So whatever ends the process, the same
@@ -12,10 +13,9 @@ command line goes on from there, and the result is the same.
 import contextlib
 import dataclasses
 import os
-import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,18 +25,20 @@ from typing import Any
 from hierasurg_core import artifacts
 from hierasurg_core.config import ExtractConfig, write_config
 from hierasurg_core.datasets import frames as fr
+from hierasurg_core.datasets.bounds import Look, check_space, look_at
 from hierasurg_core.datasets.decoding import VideoFrames
 from hierasurg_core.datasets.frames import MANIFEST, SCHEMA, FrameFolder, read_manifest
+from hierasurg_core.datasets.images import tell_pixels, write_images
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import Failure, Found, Source, skipped_as_json
+from hierasurg_core.datasets.replacing import expect_no_maps_lost, is_same, make_room, remove_behind
 from hierasurg_core.datasets.selection import Grid
-from hierasurg_core.datasets.sources import Source, find_sources
+from hierasurg_core.datasets.sources import choose_sources
 from hierasurg_core.datasets.writing import BesideDecoder, FrameWriter
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError
 from hierasurg_core.progress import Progress
 
 __all__ = ["ExtractResult", "ExtractedVideo", "Failure", "FrameFolder", "extract", "read_manifest"]
-
-_IMAGES_FPS = 1  # CholecT45 and CholecT50
-_LEFT_OVER = re.compile(r"\d{6}\.jpg|\.\d{6}\..*\.partial\.jpg")
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,6 @@ class ExtractedVideo:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A video that is not done: why, and the exit code that this has."""
-
-    name: str
-    message: str
-    exit_code: int
-
-
-@dataclass(frozen=True)
 class ExtractResult:
     """What one call of `extract` did.
 
@@ -80,12 +73,21 @@ class ExtractResult:
         videos: Those that are done, by name.
         failures: Those that are not, by name.
         seconds: How long it took.
+        skipped: Files and folders of the source that were left out, those of the failures' names included.
+        passed_over: How many hidden files, files of the operating system and outputs of ours there were.
     """
 
     out: Path
     videos: tuple[ExtractedVideo, ...]
     failures: tuple[Failure, ...]
     seconds: float
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many operations there are, done or not."""
+        return len(self.videos) + len(self.failures)
 
     @property
     def exit_code(self) -> int:
@@ -104,15 +106,20 @@ class ExtractResult:
             "videos": videos,
             "failures": failures,
             "seconds": round(self.seconds, 3),
+            "skipped": skipped_as_json(self.skipped),
+            "passed_over": self.passed_over,
         }
 
 
 def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     """Takes frames out of videos at a steady rate.
 
-    Frame j of a folder is what the video shows j / fps seconds after its first frame: at 8 fps out of 25,
-    frame floor(25 j / 8). Folders of images (CholecT45 and CholecT50, 1 fps) are renumbered into the same
-    form; JPEGs that are neither cut nor resized are copied as they are.
+    Frame j of a folder is what the video shows j / fps seconds after its first frame, the last frame whose
+    time stamp is not later: at 8 fps out of 25, frame floor(25 j / 8). Frames are written as a player shows
+    them (see `hierasurg_core.display`). Folders of images (CholecT45 and CholecT50, 1 fps) are renumbered
+    into the same form, from `first_index` on (see `numbering` and `hierasurg_core.pictures`); upright 8-bit
+    JPEGs that are neither cut nor resized are copied as they are. What was done to pixels is told in one
+    line a source, and kept in its manifest.
 
     Args:
         config: What to extract, how and where to.
@@ -122,9 +129,10 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
         The videos that are done, and the faults of the others.
 
     Raises:
-        UsageError: No source was given, or the rate is none that the source has.
-        DataError: There is no video at all, or two are of one operation.
-        ResourceError: The target cannot be written.
+        UsageError: No source was given, or one would be written over.
+        DataError: There is no video at all, or frames that have maps would be replaced and `overwrite` is
+            off.
+        ResourceError: The target cannot be written, or the disk is too small.
 
     Example:
         >>> extract(ExtractConfig(source=Path("cholec80/videos"), fps=8), SilentProgress())
@@ -132,41 +140,83 @@ def extract(config: ExtractConfig, progress: Progress) -> ExtractResult:
     started = time.monotonic()
     if config.source is None:
         raise UsageError("IN is missing: name a video, or a folder of videos or of image folders")
-    sources = find_sources(config.source, config.out, config.only, progress)
+    found = choose_sources(config.source, config.out, config.only, progress)
+    looks, failures = _look_at_all(found, config)
+    if not config.overwrite:
+        expect_no_maps_lost(
+            (config.out / name, _same(found.sources[name], look, config)) for name, look in looks.items()
+        )
+    videos: list[ExtractedVideo] = []
+    if looks:
+        outcomes = _extract_all([found.sources[name] for name in looks], looks, config, progress)
+        videos = [outcome for outcome in outcomes if isinstance(outcome, ExtractedVideo)]
+        failures += [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    return ExtractResult(
+        out=config.out,
+        videos=tuple(videos),
+        failures=tuple(sorted(failures, key=lambda failure: failure.name)),
+        seconds=time.monotonic() - started,
+        skipped=found.all_skipped,
+        passed_over=found.passed_over,
+    )
+
+
+def _look_at_all(found: Found, config: ExtractConfig) -> tuple[dict[str, Look], list[Failure]]:
+    """Looks at every source; one that is faulty, or of which too much is asked, costs itself alone."""
+    looks: dict[str, Look] = {}
+    failures = list(found.failures)
+    for name, source in found.sources.items():
+        try:
+            looks[name] = look_at(source, config)
+        except HieraSurgError as error:
+            failures.append(Failure.of(name, error))
+    return looks, failures
+
+
+def _extract_all(
+    sources: Sequence[Source], looks: Mapping[str, Look], config: ExtractConfig, progress: Progress
+) -> list[ExtractedVideo | Failure | None]:
+    """Extracts sources in several threads; None for one that was stopped."""
+    check_space(looks, config)
     artifacts.ensure_writable_folder(config.out)
     write_config(config.out / "extract.yaml", "extract", config)
     cores = _cores()
     workers = max(1, min(config.workers or cores, len(sources)))
-    job = _Job(
-        config, progress, threads=1 if cores < 2 * workers else cores // workers + 1, total=len(sources)
-    )
+    threads = 1 if cores < 2 * workers else cores // workers + 1
+    job = _Job(config, progress, threads=threads, looks=looks)
     executor = ThreadPoolExecutor(workers, thread_name_prefix="extract")
     try:
-        progress.start("extract", _estimate(sources, config), "frames")
+        progress.start("extract", _estimate(looks.values(), config), "frames")
         futures = [executor.submit(job.attempt, source) for source in sources]
         wait(futures)
         outcomes = [future.result() for future in futures]
     finally:
         job.stop()
         executor.shutdown(cancel_futures=True)
-    return ExtractResult(
-        out=config.out,
-        videos=tuple(outcome for outcome in outcomes if isinstance(outcome, ExtractedVideo)),
-        failures=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
-        seconds=time.monotonic() - started,
-    )
+    return outcomes
+
+
+def _same(source: Source, look: Look, config: ExtractConfig) -> Callable[[Mapping[str, Any]], bool]:
+    """Returns a function that tells whether a manifest is of the frames that are wanted of a source."""
+    return lambda found: is_same(found, _identity(source, config), look.done)
 
 
 class _Job:
     """What the threads of one call share."""
 
-    def __init__(self, config: ExtractConfig, progress: Progress, threads: int, total: int) -> None:
+    def __init__(
+        self,
+        config: ExtractConfig,
+        progress: Progress,
+        threads: int,
+        looks: Mapping[str, Look],
+    ) -> None:
         self._config = config
         self._progress = progress
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._threads = threads
-        self._total = total
+        self._looks = looks
 
     def stop(self) -> None:
         """Ends all threads soon, between two frames."""
@@ -175,30 +225,29 @@ class _Job:
     def attempt(self, source: Source) -> ExtractedVideo | Failure | None:
         """Extracts one video; None where it was stopped."""
         try:
-            return self._extract(source)
+            return self._extract(source, self._looks[source.name])
         except HieraSurgError as error:
-            return Failure(source.name, str(error), error.exit_code)
+            return Failure.of(source.name, error)
 
-    def _extract(self, source: Source) -> ExtractedVideo | None:
+    def _extract(self, source: Source, look: Look) -> ExtractedVideo | None:
         config, folder = self._config, self._config.out / source.name
-        identity = {
-            "schema": SCHEMA,
-            "name": source.name,
-            "source": source.path.name,
-            "digest": fr.images_digest(source.images) if source.images else fr.file_digest(source.path),
-            "settings": _settings(config),
-        }
+        identity = _identity(source, config)
         found = fr.manifest_state(folder) if folder.is_dir() else {}
-        same = all(found.get(key) == value for key, value in identity.items())
+        same = is_same(found, identity, look.done)
         if same and found.get("complete") is True and not fr.missing_frames(folder, found["num_frames"]):
             self._advance(found["num_frames"])
+            tell_pixels(source.path, found.get("pixels", ()), self._note)
             self._refuse_if_strict(source, found["undecodable"])
             return _extracted(source, folder, found, skipped=True)
         if not same:
-            _make_room(folder, owned=bool(found))
-        artifacts.write_json(folder / MANIFEST, {**identity, "complete": False})
+            for message in make_room(folder, found):
+                self._note(message)
+        artifacts.write_json(folder / MANIFEST, {**identity, "pixels": list(look.done), "complete": False})
         writer = FrameWriter(folder, config, self._advance)
-        rest = self._images(source, writer) if source.images else self._video(source, writer)
+        if source.images is None:
+            rest = self._video(source, writer, look)
+        else:
+            rest = write_images(source.images, writer, config, self._note, self._stopped.is_set)
         if rest is None:
             return None
         self._refuse_if_strict(source, rest["undecodable"])
@@ -211,13 +260,13 @@ class _Job:
             "black": sorted(writer.black),
             "complete": True,
         }
-        _remove_behind(folder, writer.num_frames)
+        remove_behind(folder, writer.num_frames)
         artifacts.write_json(folder / MANIFEST, manifest)
         return _extracted(source, folder, manifest, skipped=False)
 
-    def _video(self, source: Source, writer: FrameWriter) -> dict[str, Any] | None:
-        with VideoFrames(source.path) as video:
-            size_hw = _size_after(self._config, video.size_hw, source.path)
+    def _video(self, source: Source, writer: FrameWriter, look: Look) -> dict[str, Any] | None:
+        size_hw = look.size_hw
+        with VideoFrames(source.path, deinterlaces=self._config.deinterlace == "auto") as video:
             picks = video.frames(
                 _grid(self._config),
                 threads=self._threads,
@@ -226,7 +275,11 @@ class _Job:
             )
             with contextlib.closing(picks), BesideDecoder(inline=self._threads == 1) as beside:
                 for indices, frame in picks:
-                    beside.put(lambda i=indices, f=frame: writer.video_frame(i, f, size_hw, source.path))
+                    beside.put(
+                        lambda i=indices, f=frame, d=video.display: writer.video_frame(
+                            i, f, d, size_hw, source.path
+                        )
+                    )
             undecodable, codec, comment = video.undecodable, video.codec, video.comment
         if self._stopped.is_set():
             return None
@@ -234,44 +287,15 @@ class _Job:
             self._note(
                 f"{source.path}: {undecodable} frames cannot be decoded; the ones before take their places"
             )
+        tell_pixels(source.path, video.done, self._note)
         said = {} if comment is None else {"comment": comment}
-        return {"codec": codec, **said, "size_hw": list(size_hw), "undecodable": undecodable}
-
-    def _images(self, source: Source, writer: FrameWriter) -> dict[str, Any] | None:
-        """Images at 1 fps, of which a missing or unreadable one is the one before it."""
-        config, grid = self._config, _grid(self._config)
-        if config.fps != _IMAGES_FPS:
-            raise DataError(
-                f"{source.path} holds images at {_IMAGES_FPS} fps: --fps {config.fps:g} needs the video file"
-            )
-        first = int(source.images[0].stem)
-        numbered = {int(path.stem) - first: path for path in source.images}
-        last = max(numbered)
-        size_hw: tuple[int, int] | None = None
-        lost, at, before = 0, int(grid.start), b""
-        limit = last + 1 if grid.end is None else min(last + 1, at + (grid.count or 0))
-        if at >= limit:
-            raise DataError(f"{source.path} holds {last + 1} s and ends before --start {config.start:g}")
-        for number in range(at, limit):
-            if self._stopped.is_set():
-                return None
-            path = numbered.get(number)
-            image, shape = writer.image(path) if path is not None else (None, None)
-            if image is None or shape is None:
-                lost += 1
-                if not before:
-                    raise DataError(f"{path or source.path}: the first frame is missing or no readable image")
-                image = before
-            elif size_hw is None:
-                size_hw = _size_after(config, shape, source.path)
-            writer.put(range(number - at, number - at + 1), image)
-            before = image
-        if lost:
-            self._note(
-                f"{source.path}: {lost} images are missing or unreadable; the ones before take their places"
-            )
-        suffixes = sorted({path.suffix.lower()[1:] for path in source.images})
-        return {"codec": "+".join(suffixes), "size_hw": list(size_hw or ()), "undecodable": lost}
+        return {
+            "codec": codec,
+            **said,
+            "size_hw": list(size_hw),
+            "undecodable": undecodable,
+            "pixels": list(video.done),
+        }
 
     def _refuse_if_strict(self, source: Source, undecodable: int) -> None:
         if self._config.strict and undecodable:
@@ -286,8 +310,9 @@ class _Job:
             self._progress.note(message)
 
 
-def _settings(config: ExtractConfig) -> dict[str, Any]:
+def _settings(config: ExtractConfig, source: Source) -> dict[str, Any]:
     """What of a config decides about the frames."""
+    given = {} if config.first_index is None or not source.images else {"first_index": config.first_index}
     return {
         "fps": config.fps,
         "size": list(config.size_hw) if config.size_hw else None,
@@ -295,6 +320,8 @@ def _settings(config: ExtractConfig) -> dict[str, Any]:
         "quality": config.quality,
         "start": config.start,
         "end": config.end,
+        **({} if config.deinterlace == "auto" else {"deinterlace": config.deinterlace}),
+        **given,
     }
 
 
@@ -303,39 +330,15 @@ def _grid(config: ExtractConfig) -> Grid:
     return Grid(Fraction(str(config.fps)), Fraction(str(config.start)), end)
 
 
-def _size_after(config: ExtractConfig, size_hw: tuple[int, int], source: Path) -> tuple[int, int]:
-    crop_hw = config.crop_hw
-    if crop_hw is not None and (crop_hw[0] > size_hw[0] or crop_hw[1] > size_hw[1]):
-        raise DataError(
-            f"{source} is {size_hw[0]}x{size_hw[1]} (rows x columns), too small for --crop "
-            f"{crop_hw[0]}x{crop_hw[1]}"
-        )
-    return config.size_hw or crop_hw or size_hw
-
-
-def _make_room(folder: Path, owned: bool) -> None:
-    """Empties a folder of frames that other settings or another source made; refuses those of others.
-
-    The manifest says so first, so that no frame of before is ever taken for a new one.
-    """
-    artifacts.ensure_writable_folder(folder)
-    old = [path for path in folder.iterdir() if _LEFT_OVER.fullmatch(path.name)]
-    if old and not owned:
-        raise DataError(
-            f"{folder} holds frames that extract did not write ({MANIFEST} is missing): move them away, "
-            "or give another OUT"
-        )
-    if owned:
-        artifacts.write_json(folder / MANIFEST, {"schema": SCHEMA, "complete": False})
-    for path in old:
-        path.unlink(missing_ok=True)
-
-
-def _remove_behind(folder: Path, num_frames: int) -> None:
-    """Removes what a killed process left half-written."""
-    for path in folder.iterdir():
-        if _LEFT_OVER.fullmatch(path.name) and (path.name.startswith(".") or int(path.stem) >= num_frames):
-            path.unlink(missing_ok=True)
+def _identity(source: Source, config: ExtractConfig) -> dict[str, Any]:
+    """Returns the part of a manifest that decides about the frames."""
+    return {
+        "schema": SCHEMA,
+        "name": source.name,
+        "source": source.path.name,
+        "digest": fr.images_digest(source.images.paths) if source.images else fr.file_digest(source.path),
+        "settings": _settings(config, source),
+    }
 
 
 def _extracted(source: Source, folder: Path, manifest: dict[str, Any], *, skipped: bool) -> ExtractedVideo:
@@ -350,27 +353,11 @@ def _extracted(source: Source, folder: Path, manifest: dict[str, Any], *, skippe
     )
 
 
-def _estimate(sources: Sequence[Source], config: ExtractConfig) -> int | None:
-    """About how many frames there will be; None where a video does not say how long it is."""
-    total = 0
-    for seconds in _lengths(sources):
-        if seconds is None:
-            return None
-        end = float(seconds) if config.end is None else min(config.end, float(seconds))
-        total += max(0, round((end - config.start) * config.fps))
-    return total
-
-
-def _lengths(sources: Sequence[Source]) -> Iterator[Fraction | None]:
-    for source in sources:
-        if source.images:
-            yield Fraction(len(source.images), _IMAGES_FPS)
-            continue
-        try:
-            with VideoFrames(source.path) as video:
-                yield video.seconds
-        except DataError:
-            yield Fraction(0)  # told when its turn comes
+def _estimate(looks: Iterable[Look], config: ExtractConfig) -> int | None:
+    """Returns about how many frames there will be; None where a video does not say how long it is."""
+    counts = [look.frames(config) for look in looks]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _cores() -> int:

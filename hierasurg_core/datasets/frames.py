@@ -6,7 +6,6 @@ extraction has not finished or whose frames are not all there. Loads no torch.
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core import artifacts, video
+from hierasurg_core import artifacts
+from hierasurg_core.datasets.numbering import number_images, suffixes_in_words
 from hierasurg_core.errors import DataError
+from hierasurg_core.pictures import fit_image, read_head, read_image
 
 MANIFEST = "extract.json"
 SCHEMA = 1
 
-_FRAME = re.compile(r"(\d{6})\.(jpg|jpeg|png)")
 _BLACK_BELOW = 16  # of 255, for the brightest 8x8 block's mean: what coding leaves of a black frame
 _MIB = 1 << 20
 _PHANTOM = "hierasurg phantom"  # how the comment of the phantom's videos begins
@@ -42,8 +42,9 @@ class FrameFolder:
         black: Indices of frames outside the body, which are all black.
         digest: Of the source, see `file_digest`; of the frames themselves where the source is not known.
         start: The second of the video that frame 000000 shows.
-        suffix: Of the frames' files, ".jpg" but for folders of others.
         comment: What the maker of the video wrote into it; "" for nothing.
+        pixels: What `extract` did to the source's pixels ("rotated 90 degrees clockwise"); empty for nothing.
+        paths: The files of the frames in a folder that `extract` did not write; None: `NNNNNN.jpg`.
     """
 
     folder: Path
@@ -54,8 +55,9 @@ class FrameFolder:
     black: frozenset[int] = field(repr=False)
     digest: str
     start: float = 0.0
-    suffix: str = ".jpg"
     comment: str = ""
+    pixels: tuple[str, ...] = ()
+    paths: tuple[Path, ...] | None = field(default=None, repr=False)
 
     @property
     def is_phantom(self) -> bool:
@@ -64,7 +66,9 @@ class FrameFolder:
 
     def frame_path(self, index: int) -> Path:
         """The file of one frame."""
-        return self.folder / f"{index:06d}{self.suffix}"
+        if self.paths is not None and index < len(self.paths):
+            return self.paths[index]
+        return self.folder / f"{index:06d}.jpg"
 
 
 def read_manifest(folder: Path) -> FrameFolder:
@@ -97,6 +101,7 @@ def read_manifest(folder: Path) -> FrameFolder:
             digest=str(content["digest"]),
             start=float(content["settings"]["start"]),
             comment=str(content.get("comment", "")),
+            pixels=tuple(str(done) for done in content.get("pixels", ())),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{manifest} is damaged ({error!r}): extract the video again") from error
@@ -109,18 +114,6 @@ def read_manifest(folder: Path) -> FrameFolder:
     return result
 
 
-def numbered_images(folder: Path) -> dict[int, Path]:
-    """The images of a folder that are named by six digits, by number, in rising order."""
-    found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if match := _FRAME.fullmatch(path.name.lower()):
-            number = int(match[1])
-            if number in found:
-                raise DataError(f"{folder} holds frame {number:06d} twice: {found[number].name}, {path.name}")
-            found[number] = path
-    return found
-
-
 def missing_frames(folder: Path, num_frames: int) -> list[int]:
     """Numbers below `num_frames` that have no JPEG in the folder."""
     present = {entry.name for entry in os.scandir(folder)}
@@ -128,9 +121,21 @@ def missing_frames(folder: Path, num_frames: int) -> list[int]:
 
 
 def is_black(image: bytes) -> bool:
-    """Whether an encoded picture is black all over; False for what is no picture."""
+    """Whether an encoded JPEG is black all over; False for what is no picture."""
     blocks_HW = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
     return blocks_HW is not None and int(blocks_HW.max()) < _BLACK_BELOW
+
+
+def is_black_picture(path: Path) -> bool:
+    """Whether a picture file of any kind is black all over; False for one that cannot be read."""
+    try:
+        if read_head(path).plain_jpeg:
+            return is_black(read_bytes(path))
+        grey_HW = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    except DataError:  # whoever uses the frame says so, and may leave it out
+        return False
+    size_wh = max(1, grey_HW.shape[1] // 8), max(1, grey_HW.shape[0] // 8)
+    return int(cv2.resize(grey_HW, size_wh, interpolation=cv2.INTER_AREA).max()) < _BLACK_BELOW
 
 
 def is_whole_jpeg(image: bytes) -> bool:
@@ -162,7 +167,7 @@ def shape_picture(
     if crop_hw is not None:
         top, left = ((a - b) // 2 for a, b in zip(picture_HWC.shape[:2], crop_hw, strict=True))
         picture_HWC = picture_HWC[top : top + crop_hw[0], left : left + crop_hw[1]]
-    return np.ascontiguousarray(picture_HWC) if size_hw is None else video.fit_image(picture_HWC, size_hw)
+    return np.ascontiguousarray(picture_HWC) if size_hw is None else fit_image(picture_HWC, size_hw)
 
 
 def file_digest(path: Path) -> str:
@@ -230,25 +235,31 @@ def manifest_state(folder: Path) -> dict[str, Any]:
 
 
 def _read_plain(folder: Path) -> FrameFolder:
-    images = numbered_images(folder)
-    if not images:
+    images = number_images(folder)
+    if images.fault is not None:
+        raise DataError(images.fault)
+    if not images.by_number:
         raise DataError(f"{folder} holds no frames: they are called 000000.jpg, 000001.jpg, ...")
-    numbers = list(images)
-    for expected, number in enumerate(numbers):
+    for expected, (number, path) in enumerate(images.by_number.items()):
         if number != expected:
-            raise DataError(f"{folder} lacks frame {expected:06d}: frames are numbered from 000000 on")
-    suffixes = {path.suffix for path in images.values()}
-    if len(suffixes) > 1:
-        raise DataError(f"{folder} mixes {' and '.join(sorted(suffixes))} files: keep one kind")
-    first_HWC = video.read_image(images[0])
-    black = [number for number, path in images.items() if is_black(read_bytes(path))]
+            raise DataError(
+                f"{folder} lacks frame {expected:06d} (then comes {path.name}): frames are numbered from 0 "
+                "without holes; 'hierasurg extract' renumbers them into another folder"
+            )
+    paths = images.paths
+    if mixed := suffixes_in_words(paths):
+        raise DataError(
+            f"{folder} mixes kinds of files ({mixed}): keep one kind, or let 'hierasurg extract' make JPEGs "
+            "of all"
+        )
+    black = [number for number, path in enumerate(paths) if is_black_picture(path)]
     return FrameFolder(
         folder=folder,
         name=folder.name,
         fps=None,
-        num_frames=len(images),
-        size_hw=(first_HWC.shape[0], first_HWC.shape[1]),
+        num_frames=len(paths),
+        size_hw=read_head(paths[0]).size_hw,
         black=frozenset(black),
-        digest=images_digest(list(images.values())),
-        suffix=suffixes.pop(),
+        digest=images_digest(paths),
+        paths=paths,
     )

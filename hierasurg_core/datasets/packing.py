@@ -33,18 +33,31 @@ def unpack_map(packed: bytes | memoryview, map_HW: NDArray[np.uint8]) -> None:
     Raises:
         ValueError: The bytes are damaged.
     """
-    try:
-        data = zlib.decompress(packed)
-    except zlib.error as error:
-        raise ValueError(str(error)) from error
     shape = map_HW.shape[0] // _TILE, map_HW.shape[1] // _TILE
     count = shape[0] * shape[1]
     bits = -(-count // 8)
+    data = unzip(packed, count + bits + map_HW.size)  # all tiles may be mixed
     first_RC = np.frombuffer(data, np.uint8, count).reshape(shape)
     mixed_RC = np.unpackbits(np.frombuffer(data, np.uint8, bits, count), count=count).astype(bool)
     words_N8 = np.frombuffer(data[count + bits :], np.uint64).reshape(-1, _TILE)
     map_HW.view(np.uint64)[...] = np.repeat(first_RC * _EIGHT_TIMES, _TILE, axis=0)
     _tiles(map_HW)[mixed_RC.reshape(shape)] = words_N8
+
+
+def unzip(packed: bytes | memoryview, most_bytes: int) -> bytes:
+    """Unpacks a zlib stream of which it is known how much it can hold.
+
+    Raises:
+        ValueError: The bytes are damaged, or hold more.
+    """
+    machine = zlib.decompressobj()
+    try:
+        data = machine.decompress(packed, most_bytes + 1)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if len(data) > most_bytes or not machine.eof:
+        raise ValueError(f"it is cut off, or holds more than {most_bytes} bytes")
+    return data
 
 
 def _tiles(map_HW: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hierasurg_core.artifacts import check_free_space, ensure_writable_folder
 from hierasurg_core.config import BuildDatasetConfig
-from hierasurg_core.datasets.annotations import OperationLabels, canonical_name, load_labels
+from hierasurg_core.datasets.annotations import OperationLabels, find_labels, rate_in_words, with_rate_of
 from hierasurg_core.datasets.clips import ClipForm, ClipReader, ClipStarts, list_clips, require_maps
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.fingerprint import SCHEMA, Fingerprint, digest_of, digest_of_labels, expect_same
 from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import MASKS, find_videos, skipped_in_words
 from hierasurg_core.datasets.shards import read_fingerprint
 from hierasurg_core.datasets.splits import TRAIN, Splits, choose_splits
 from hierasurg_core.errors import DataError
@@ -57,6 +60,7 @@ class VideoPlan:
         reader: Of its clips.
         clips: Which, and how many were dropped.
         shards: In order.
+        labels: Phases and triplets; None without any.
     """
 
     name: str
@@ -64,6 +68,7 @@ class VideoPlan:
     reader: ClipReader
     clips: ClipStarts
     shards: tuple[ShardPlan, ...]
+    labels: OperationLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class DatasetPlan:
         vae: Whose latents they become.
         splits: Which videos are in which split.
         videos: In order of their names.
+        skipped: What lies beside the frame folders and labels and is neither.
+        passed_over: How many hidden files and outputs of ours lie there.
     """
 
     config: BuildDatasetConfig
@@ -83,6 +90,8 @@ class DatasetPlan:
     vae: VaeIdentity
     splits: Splits
     videos: tuple[VideoPlan, ...]
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
 
     @property
     def contents(self) -> str:
@@ -107,13 +116,19 @@ def plan_dataset(
         ResourceError: The folder cannot be written, or the disk is too small.
     """
     form = clip_form(config, vae)
-    folders = find_videos(config.videos)
+    found = find_videos(config.videos)
+    for line in skipped_in_words(found.skipped):
+        progress.note(line)
+    there = sorted([*found.sources, *(fault.name for fault in found.faults)])
     splits = choose_splits(
-        list(folders), train=config.train, val=config.val, val_fraction=config.val_fraction, seed=config.seed
+        there, train=config.train, val=config.val, val_fraction=config.val_fraction, seed=config.seed
     )
     progress.note(splits.note)
-    names = [name for name in folders if splits.of(name) is not None]
-    labels = _labels(config, names)
+    names = [name for name in there if splits.of(name) is not None]
+    folders = {name: found.require(name, f"{config.videos} has no {name}") for name in names}
+    labels, no_labels = _labels(config, names)
+    for line in skipped_in_words(no_labels):
+        progress.note(line)
     ensure_writable_folder(config.out)
     progress.start("look at videos", len(names), "videos")
     videos: list[VideoPlan] = []
@@ -122,6 +137,8 @@ def plan_dataset(
         assert split is not None
         videos.append(_plan_video(name, folders[name], split, labels[name], config, form, vae, precision))
         progress.advance()
+    for line in _about_labels([video.labels for video in videos if video.labels is not None]):
+        progress.note(line)
     if not config.drop_unlabelled:
         require_maps((video.reader.maps, video.clips) for video in videos)
     if not any(video.clips.starts for video in videos):
@@ -131,7 +148,8 @@ def plan_dataset(
         )
     left = sum(len(shard.starts) for video in videos for shard in video.shards if not shard.done)
     check_free_space(config.out, left * (bytes_a_clip(form, vae, config) + _BYTES_OF_MAPS), f"{left} clips")
-    return DatasetPlan(config, form, vae, splits, tuple(videos))
+    skipped = (*found.skipped, *no_labels)
+    return DatasetPlan(config, form, vae, splits, tuple(videos), skipped, found.passed_over)
 
 
 def clip_form(config: BuildDatasetConfig, vae: VaeIdentity) -> ClipForm:
@@ -143,28 +161,6 @@ def clip_form(config: BuildDatasetConfig, vae: VaeIdentity) -> ClipForm:
         map_size_hw = min(size_hw, _S2M_SIZE_HW, key=math.prod)
     step = config.fps if config.step is None else config.step
     return ClipForm(config.fps, step, size_hw, map_size_hw, config.first_frames, config.seed)
-
-
-def find_videos(folder: Path) -> dict[str, Path]:
-    """Returns the frame folders, by their canonical name, rising.
-
-    Raises:
-        DataError: There is none.
-    """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: make it with 'hierasurg extract'")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = _name_of(path)
-        if name in found:
-            raise DataError(f"{found[name]} and {path} are one operation: keep one of them")
-        if name is not None:
-            found[name] = path
-    if not found:
-        raise DataError(
-            f"{folder} holds no frame folders (video01/000000.jpg): make them with 'hierasurg extract'"
-        )
-    return dict(sorted(found.items()))
 
 
 def bytes_a_clip(form: ClipForm, vae: VaeIdentity, config: BuildDatasetConfig) -> int:
@@ -182,26 +178,35 @@ def _as_size(text: str) -> tuple[int, int]:
     return rows, columns
 
 
-def _name_of(path: Path) -> str | None:
-    """The operation that a frame folder shows; None for maps and everything else."""
-    try:
-        return canonical_name(path.name) if path.is_dir() else None
-    except DataError:
-        return None
-
-
-def _labels(config: BuildDatasetConfig, names: list[str]) -> dict[str, OperationLabels | None]:
+def _labels(
+    config: BuildDatasetConfig, names: list[str]
+) -> tuple[dict[str, OperationLabels | None], tuple[Skipped, ...]]:
+    """The labels of these operations, and what else lies there."""
     if config.labels is None:
-        return dict.fromkeys(names)
-    found = load_labels(config.labels)
-    missing = [name for name in names if name not in found]
+        return dict.fromkeys(names), ()
+    found = find_labels(config.labels, names)
+    for name in names:
+        if name in found.faults:
+            raise DataError(found.faults[name])
+    missing = [name for name in names if name not in found.labels]
     if missing:
         more = f" (and {len(missing) - 1} more videos)" if len(missing) > 1 else ""
         raise DataError(
             f"{config.labels} has no labels of {missing[0]}{more}: add them, leave the video out with "
             "--train and --val, or build without any (--set labels=null)"
         )
-    return {name: found[name] for name in names}
+    others = (Skipped(config.labels, fault) for name, fault in found.faults.items() if name not in names)
+    return {name: found.labels[name] for name in names}, (*found.skipped, *others)
+
+
+def _about_labels(labels: Sequence[OperationLabels]) -> list[str]:
+    """What was taken for the rate of phase files, and how many labels have no phase."""
+    rates = Counter(rate_in_words(of.fps, of.fps_from) for of in labels if of.fps_from != "file")
+    lines = [f"{count} phase files: {rate}" for rate, count in sorted(rates.items())]
+    none = [of.num_unlabelled for of in labels if of.num_unlabelled]
+    if none:
+        lines.append(f"{sum(none)} labels of {len(none)} videos have no phase (-1): they count as unlabelled")
+    return lines
 
 
 def _plan_video(
@@ -216,9 +221,11 @@ def _plan_video(
 ) -> VideoPlan:
     folder = dataclasses.replace(read_manifest(path), name=name)
     kept = 2 * form.num_frames
-    maps = VideoMaps((config.maps or config.videos) / f"{path.name}_masks", kept)
+    maps = VideoMaps((config.maps or config.videos) / f"{path.name}{MASKS}", kept)
     trains = split == TRAIN
     flip, dropout = (config.flip, config.object_dropout) if trains else (0.0, 0.0)
+    if labels is not None:
+        labels = with_rate_of(labels, folder.start + folder.num_frames / form.fps)
     reader = ClipReader(folder, maps, labels, form, flip=flip, dropout=dropout, kept_frames=kept)
     clips = list_clips(folder, maps, form)
     base: Fingerprint = {
@@ -248,7 +255,7 @@ def _plan_video(
         fingerprint: Fingerprint = {**base, "clips": digest_of(starts)}
         file = config.out / f"{name}-{number:05d}.safetensors"
         shards.append(ShardPlan(file, starts, fingerprint, _is_done(file, fingerprint, config.resume)))
-    return VideoPlan(name, split, reader, clips, tuple(shards))
+    return VideoPlan(name, split, reader, clips, tuple(shards), labels)
 
 
 def _is_done(path: Path, fingerprint: Mapping[str, object], resume: bool) -> bool:

@@ -19,6 +19,8 @@ from math import ceil, floor
 
 import av
 
+from hierasurg_core.video_file import End
+
 _MOST_HELD = 512  # packets kept back at most, so that memory does not grow with a group of pictures
 _UNREFERENCED_IS_EXACT = frozenset({"h264", "mpeg4"})  # HEVC's flag speaks only of its own sub-layer
 _H264_IDR = 5
@@ -72,30 +74,6 @@ class Clock:
     def within(self, index: int, end: Fraction) -> bool:
         """Whether a moment lies before the end of the video."""
         return self.grid.seconds(index) / self.tick_s + 2 * self.slack < end
-
-
-class End:
-    """Where the last packet that was read ends, on the clock of the packets themselves."""
-
-    def __init__(self) -> None:
-        self.known = False
-        self.last = 0
-        self._duration = 0
-
-    def see(self, packet: av.Packet) -> None:
-        """Counts a packet."""
-        if packet.pts is not None and not packet.is_discard and (not self.known or packet.pts > self.last):
-            self.known, self.last, self._duration = True, packet.pts, packet.duration or 0
-
-    def watch(self, packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
-        """Counts packets on their way."""
-        for packet in packets:
-            self.see(packet)
-            yield packet
-
-    def ticks(self, period: Fraction) -> Fraction:
-        """The end of the frame that is shown last."""
-        return self.last + (Fraction(self._duration) if self._duration else period)
 
 
 def probe_times(packets: list[av.Packet], nominal: Fraction | None) -> tuple[Fraction, int | None]:

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import mmap
 import shutil
 import struct
 import tempfile
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hierasurg_core.artifacts import atomic_file
-from hierasurg_core.errors import DataError, ResourceError
+from hierasurg_core.artifacts import atomic_file, disk_faults_named
+from hierasurg_core.errors import DataError, shown
+from hierasurg_core.text_files import parse_json
 
 _FORMAT = "hierasurg dataset"
 _DTYPES = MappingProxyType(
@@ -55,7 +58,7 @@ class ShardWriter:
             fingerprint: Kept in the header.
         """
         self._path, self._fingerprint = path, dict(fingerprint)
-        self._spools: dict[str, tuple[BinaryIO, np.dtype[Any], tuple[int, ...]]] = {}
+        self._spools: dict[str, tuple[FileIO, np.dtype[Any], tuple[int, ...]]] = {}
         self._rows: dict[str, int] = {}
         self._closing = contextlib.ExitStack()
 
@@ -78,15 +81,16 @@ class ShardWriter:
         if name not in self._spools:
             if dtype not in _CODES:
                 raise ValueError(f"a shard holds no {dtype} ({name})")
-            file = self._closing.enter_context((self._folder / name).open("w+b"))
+            # Without a buffer, whose rest a full disk would refuse once more when the file is closed.
+            file = self._closing.enter_context((self._folder / name).open("w+b", buffering=0))
             self._spools[name], self._rows[name] = (file, dtype, shape), 0
         file, known_dtype, known_shape = self._spools[name]
         if (dtype, shape) != (known_dtype, known_shape):
             raise ValueError(f"{name} is {known_dtype} {known_shape} a row, not {dtype} {shape}")
-        try:
-            file.write(np.ascontiguousarray(rows_Nx).data)
-        except OSError as error:
-            raise ResourceError(f"cannot write {self._path}: {error.strerror}; free the disk") from error
+        with disk_faults_named(self._path):
+            left = np.ascontiguousarray(rows_Nx).reshape(-1).view(np.uint8).data
+            while left:
+                left = left[file.write(left) :]
         first = self._rows[name]
         self._rows[name] += len(rows_Nx)
         return first
@@ -142,18 +146,19 @@ class Shard:
             metadata = header.pop("__metadata__")
             if metadata["format"] != _FORMAT:
                 raise KeyError(metadata["format"])
-            self.fingerprint: dict[str, object] = json.loads(metadata["fingerprint"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            self.fingerprint: dict[str, object] = parse_json(metadata["fingerprint"], str(path))
+        except (KeyError, TypeError, DataError) as error:
             raise DataError(
                 f"{path} is no shard of a hierasurg data set: build the data set into a folder of its own"
             ) from error
         try:
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            _expect_apart(header, size - start)
             self.tensors: Mapping[str, NDArray[Any]] = {
-                name: _view(mapped, entry, start, size) for name, entry in header.items()
+                name: _view(mapped, entry, start) for name, entry in header.items()
             }
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, LookupError, TypeError, ValueError) as error:
             raise DataError(
                 f"the shard {path} is damaged ({error}): delete it and build the data set again"
             ) from error
@@ -175,20 +180,37 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > min(size, _LARGEST_HEADER):
                 raise ValueError("its header has no end")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length), str(path))
     except OSError as error:
         raise DataError(f"cannot read the shard {path}: {error.strerror}") from error
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, DataError) as error:
         raise DataError(f"{path} is no safetensors file: delete it and build the data set again") from error
     if not isinstance(header, dict):
         raise DataError(f"{path} is no safetensors file: delete it and build the data set again")
     return header, 8 + length, size
 
 
-def _view(mapped: mmap.mmap, entry: dict[str, Any], start: int, size: int) -> NDArray[Any]:
+def _expect_apart(header: dict[str, Any], size: int) -> None:
+    """Holds the tensors to numbers that can be, and to one place each within the file.
+
+    Raises:
+        ValueError, LookupError, TypeError: The header is damaged.
+    """
+    before = 0
+    for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
+        begin, end = entry["data_offsets"]
+        shape = entry["shape"]
+        if not all(type(number) is int and 0 <= number <= size for number in (begin, end)):
+            raise ValueError(f"its offsets are {shown([begin, end])}")
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 8:
+            raise ValueError(f"a shape is {shown(shape)}")
+        if end - begin != math.prod(shape) * _DTYPES[entry["dtype"]].itemsize:
+            raise ValueError("a tensor reaches beyond its end")
+        if begin != before:
+            raise ValueError("its tensors do not lie one behind the other")
+        before = end
+
+
+def _view(mapped: mmap.mmap, entry: dict[str, Any], start: int) -> NDArray[Any]:
     dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-    begin, end = entry["data_offsets"]
-    count = int(np.prod(shape, dtype=np.int64))
-    if begin < 0 or end - begin != count * dtype.itemsize or start + end > size:
-        raise ValueError("a tensor reaches beyond its end")
-    return np.frombuffer(mapped, dtype, count, start + begin).reshape(shape)
+    return np.frombuffer(mapped, dtype, math.prod(shape), start + entry["data_offsets"][0]).reshape(shape)

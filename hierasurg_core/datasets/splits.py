@@ -7,12 +7,13 @@ as everywhere (`VID01`, `video01`). Clips of one video overlap, so a split never
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hierasurg_core.datasets.annotations import canonical_name
 from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.text_files import read_text
 
 TRAIN, VAL = "train", "val"
 _LISTS = Path(__file__).resolve().parent.parent / "assets" / "splits"
@@ -40,22 +41,18 @@ def published_lists() -> dict[str, tuple[str, ...]]:
     return {split: read_list(_LISTS / f"{split}_videos.txt") for split in (TRAIN, VAL)}
 
 
-def read_list(path: Path, *, any_name: bool = False) -> tuple[str, ...]:
+def read_list(path: Path, *, any_name: bool = False, known: Collection[str] = ()) -> tuple[str, ...]:
     """Returns the video names of a list file, in its order.
 
     Args:
         path: The file.
-        any_name: Take names that are no operation's as they stand, as videos of other sources have them.
+        any_name: Take names of another form than "videoNN" as they stand.
+        known: Names of another form that are there.
 
     Raises:
         DataError: The file is missing or no text, has a line that is no video's name, a name twice, or none.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read the list of videos {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"the list of videos {path} is no UTF-8 text") from error
+    lines = read_text(path, name=f"the list of videos {path}", form="text", utf_16=True).splitlines()
     names: list[str] = []
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
@@ -64,7 +61,7 @@ def read_list(path: Path, *, any_name: bool = False) -> tuple[str, ...]:
         try:
             name = canonical_name(text)
         except DataError as error:
-            if not any_name:
+            if not any_name and text not in known:
                 raise DataError(f"{path}, line {number}: {error}") from error
             name = text
         if name in names:
@@ -126,7 +123,7 @@ def _by_lists(found: Sequence[str], train: Path | None, val: Path | None) -> Spl
     for split, path in ((TRAIN, train), (VAL, val)):
         if path is None:
             continue
-        names = read_list(path)
+        names = read_list(path, known=found)
         missing = [name for name in names if name not in found]
         if missing:
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -13,9 +13,9 @@ from av.video.reformatter import VideoReformatter
 
 from hierasurg_core.config import ExtractConfig
 from hierasurg_core.datasets import frames as fr
-from hierasurg_core.datasets.decoding import to_bgr
+from hierasurg_core.display import Display
 from hierasurg_core.errors import DataError
-from hierasurg_core.video import read_image
+from hierasurg_core.pictures import Picture
 
 _PENDING = 6  # frames between the decoder and the encoder of JPEGs
 
@@ -33,12 +33,13 @@ class FrameWriter:
         self.black: set[int] = set()
 
     def video_frame(
-        self, indices: range, frame: av.VideoFrame, size_hw: tuple[int, int], source: Path
+        self, indices: range, frame: av.VideoFrame, display: Display, size_hw: tuple[int, int], source: Path
     ) -> None:
-        """Writes a decoded frame, unless it is there already."""
+        """Writes a decoded frame as it is shown, unless it is there already."""
         image = self._written(indices)
         if image is None:
-            picture_HWC = to_bgr(frame, self._reformatter, smooth=self._config.size_hw is not None)
+            smooth = self._config.size_hw is not None
+            picture_HWC = display.picture(frame, self._reformatter, layout="bgr24", smooth=smooth)
             picture_HWC = fr.shape_picture(picture_HWC, self._config.crop_hw, self._config.size_hw)
             if picture_HWC.shape[:2] != size_hw:
                 height, width = picture_HWC.shape[:2]
@@ -49,17 +50,21 @@ class FrameWriter:
             image = fr.encode_jpeg(picture_HWC, self._config.quality)
         self.put(indices, image)
 
-    def image(self, path: Path) -> tuple[bytes | None, tuple[int, int] | None]:
-        """A source image as JPEG, and the size it had; None where it is no readable image."""
-        try:
-            picture_HWC = read_image(path)
-        except DataError:
-            return None, None
-        shape = (picture_HWC.shape[0], picture_HWC.shape[1])
-        if self._as_is and path.suffix.lower() != ".png":
-            return fr.read_bytes(path), shape
-        picture_HWC = fr.shape_picture(picture_HWC[..., ::-1], self._config.crop_hw, self._config.size_hw)
-        return fr.encode_jpeg(picture_HWC, self._config.quality), shape
+    def jpeg_of(self, path: Path, picture: Picture) -> bytes:
+        """Returns a source image as a frame's JPEG; an upright 8-bit JPEG is copied as it is.
+
+        Args:
+            path: The image.
+            picture: What it holds, as `read_picture` gives it.
+
+        Raises:
+            DataError: It cannot be read any more.
+        """
+        if self._as_is and picture.plain_jpeg:
+            return fr.read_bytes(path)
+        picture_HWC = picture.pixels_HWC[..., ::-1]
+        picture_HWC = fr.shape_picture(picture_HWC, self._config.crop_hw, self._config.size_hw)
+        return fr.encode_jpeg(picture_HWC, self._config.quality)
 
     def put(self, indices: range, image: bytes) -> None:
         """Makes an encoded picture the frames of these numbers."""

@@ -30,7 +30,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hierasurg_core.artifacts import atomic_file, ensure_writable_folder
-from hierasurg_core.errors import ResourceError
+from hierasurg_core.errors import DataError, ResourceError
+from hierasurg_core.text_files import parse_json
 
 _FORM = "2"  # of the files; part of their names
 _KEPT = "_kept"
@@ -163,13 +164,13 @@ class Store:
         path = self.path(key)
         try:
             metadata, arrays = _read(path, names)
-            why = json.loads(metadata[_WHY])
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError):
+            why = {int(place): reason for place, reason in parse_json(metadata[_WHY], str(path)).items()}
+        except (OSError, SafetensorError, LookupError, DataError, AttributeError, ValueError):
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # what was used last is removed last
         kept_B = arrays.pop(_KEPT)
-        return Stored(arrays, kept_B, {int(place): reason for place, reason in why.items()})
+        return Stored(arrays, kept_B, why)
 
     def _flock(self, operation: int) -> bool:
         """Locks; False where another process is in the way, or the file system knows no locks."""

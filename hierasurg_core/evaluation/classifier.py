@@ -20,6 +20,7 @@ import torch
 
 from hierasurg_core import taxonomy
 from hierasurg_core.artifacts import sha256_file
+from hierasurg_core.config.paths import as_path
 from hierasurg_core.errors import UsageError, WeightsError
 from hierasurg_core.evaluation.extractors import load_script, network_input
 from hierasurg_core.evaluation.measuring import Measured, Rows
@@ -101,7 +102,7 @@ def load_classifier(name: str, device: torch.device) -> ScriptClassifier | Netwo
     Raises:
         WeightsError: Nothing is there, or it is none.
     """
-    path = Path(name).expanduser()
+    path = as_path("classifier", name)
     if path.is_dir():
         return NetworkClassifier(path, device)
     if not path.is_file():

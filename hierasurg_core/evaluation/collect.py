@@ -31,8 +31,8 @@ from hierasurg_core.evaluation.cache import Store, Stored
 from hierasurg_core.evaluation.measuring import Measured, Measurer, Rows
 from hierasurg_core.evaluation.recordings import Clip, Side
 from hierasurg_core.maps import PanopticClip, fit_maps
+from hierasurg_core.pictures import fit_image, read_image
 from hierasurg_core.progress import Progress
-from hierasurg_core.video import fit_image, read_image
 
 UNIT_BYTES = 48 * 2**20  # pixels of a unit's clips, about
 UNIT_CLIPS = 16

@@ -20,8 +20,8 @@ import torch
 
 from hierasurg_core import runtime
 from hierasurg_core.artifacts import ensure_writable_folder, write_json
-from hierasurg_core.config import EvaluateConfig, write_config
-from hierasurg_core.errors import ResourceError
+from hierasurg_core.config import EvaluateConfig, load_config, write_config
+from hierasurg_core.errors import ResourceError, UsageError
 from hierasurg_core.evaluation import computing, showing
 from hierasurg_core.evaluation.baselines import frozen_clip
 from hierasurg_core.evaluation.cache import Store, user_cache_folder
@@ -150,6 +150,8 @@ def evaluate(
     clock.lap("write")
     report["timing"] = clock.seconds
     parsed = parse_report(report, str(files[0]))
+    if _is_of_others(config):
+        progress.note(f"{files[0]}: the report of other samples or settings that was there is replaced")
     write_config(config.out / CONFIG_FILE, "evaluate", config)
     write_html(parsed, files[1], config.out)
     write_json(files[0], report)
@@ -166,6 +168,19 @@ def _store(config: EvaluateConfig) -> Store:
         return Store(folder, limit_bytes=limit_bytes)
     except ResourceError as error:
         raise ResourceError(f"{error}: give --cache FOLDER for the measured clips") from error
+
+
+def _is_of_others(config: EvaluateConfig) -> bool:
+    """Tells whether the report that is there answers another question, or says nothing of it."""
+    written = config.out / CONFIG_FILE
+    if not (config.out / REPORT_FILE).exists():
+        return False
+    try:
+        before = load_config(EvaluateConfig, "evaluate", files=[written], overrides={}, sets=[])
+    except UsageError:
+        return True
+    how = {"device": config.device, "batch": config.batch, "gpus": config.gpus}
+    return dataclasses.replace(before, **how) != config
 
 
 def _works(config: EvaluateConfig, taken: Taken, networks: Networks) -> tuple[Work, ...]:

@@ -16,14 +16,19 @@ import numpy as np
 
 from hierasurg_core.config import LabelConfig
 from hierasurg_core.datasets.mapfiles import CLIP_SECONDS, VideoMaps
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import (
+    Failure,
+    find_map_folders,
+    skipped_as_json,
+    skipped_in_words,
+)
 from hierasurg_core.datasets.splits import read_list
 from hierasurg_core.errors import DataError
 from hierasurg_core.evaluation.agreement import compare_maps
 from hierasurg_core.labeling.truth import TruthMaps, find_truth
 from hierasurg_core.maps import PanopticClip, fit_maps
 from hierasurg_core.progress import Progress
-
-_SUFFIX = "_masks"
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,16 @@ class LabelCheck:
         truth: Where the true ones are.
         videos: By name.
         mean: Over the videos, each counting once.
+        failures: Videos that could not be compared.
+        skipped: Folders of maps that have no true ones, and listed videos that have no maps.
     """
 
     maps: Path
     truth: Path
     videos: tuple[CheckedVideo, ...]
     mean: LabelScores
+    failures: tuple[Failure, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result as plain values for JSON."""
@@ -90,6 +99,8 @@ class LabelCheck:
             "truth": str(self.truth),
             "videos": [{"name": video.name, **video.scores.to_dict()} for video in self.videos],
             "mean": self.mean.to_dict(),
+            "failures": [dataclasses.asdict(failure) for failure in self.failures],
+            "skipped": skipped_as_json(self.skipped),
         }
 
 
@@ -102,39 +113,42 @@ def check_labels(config: LabelConfig, progress: Progress) -> LabelCheck:
 
     Raises:
         UsageError: The list of videos is unreadable.
-        DataError: There are no maps or no truth of them, or files are damaged.
+        DataError: There are no maps or no truth of them, or no video can be compared.
     """
     truth_folder = config.check or Path()
     maps_folder = config.out or config.videos
     if not truth_folder.is_dir():
         raise DataError(f"there is no folder {truth_folder} of true maps")
-    found = {
-        path.name.removesuffix(_SUFFIX): path
-        for path in (sorted(maps_folder.iterdir()) if maps_folder.is_dir() else ())
-        if path.is_dir() and path.name.endswith(_SUFFIX)
-    }
-    if not found:
+    listed = find_map_folders(maps_folder)
+    found, skipped, failures = listed.paths, list(listed.skipped), list(listed.failures)
+    if not found and not failures:
         raise DataError(f"{maps_folder} holds no maps (video01_masks): make them with 'hierasurg label'")
-    names = (
-        list(found)
-        if config.only is None
-        else [name for name in read_list(config.only, any_name=True) if name in found]
-    )
+    names = list(found) if config.only is None else list(read_list(config.only, any_name=True))
     progress.start("compare", len(names), "videos")
     videos: list[CheckedVideo] = []
     for name in names:
-        truth = find_truth(truth_folder, name)
-        if truth is None:
-            progress.note(f"{truth_folder} holds no true maps of {name}")
+        truth = find_truth(truth_folder, name) if name in found else None
+        if name not in found:
+            skipped.append(Skipped(maps_folder / name, f"{maps_folder} holds no maps of it"))
+        elif truth is None:
+            skipped.append(Skipped(found[name], f"{truth_folder} holds no true maps of it"))
         else:
-            videos.append(CheckedVideo(name, compare_video(truth, VideoMaps(found[name]), name)))
+            try:
+                videos.append(CheckedVideo(name, compare_video(truth, VideoMaps(found[name]), name)))
+            except DataError as error:
+                failures.append(Failure(name, str(error)))
         progress.advance()
+    for line in skipped_in_words(skipped):
+        progress.note(line)
+    if failures and not videos:
+        raise DataError(failures[0].message)
     if not videos:
         raise DataError(
             f"{truth_folder} holds no true maps of the {len(found)} videos in {maps_folder}: name them "
             "video01_masks, or give CholecSeg8k's folder"
         )
-    return LabelCheck(maps_folder, truth_folder, tuple(videos), _mean([video.scores for video in videos]))
+    mean = _mean([video.scores for video in videos])
+    return LabelCheck(maps_folder, truth_folder, tuple(videos), mean, tuple(failures), tuple(skipped))
 
 
 def compare_video(truth: TruthMaps, found: VideoMaps, name: str) -> LabelScores:

@@ -26,18 +26,18 @@ from hierasurg_core.datasets.frames import (
     FrameFolder,
     file_digest,
     images_digest,
-    numbered_images,
     read_manifest,
 )
 from hierasurg_core.datasets.manifest import MANIFEST, Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
-from hierasurg_core.datasets.plan import find_videos
+from hierasurg_core.datasets.operations import MASKS, find_frame_folders, find_videos
 from hierasurg_core.datasets.splits import TRAIN
 from hierasurg_core.errors import DataError
 from hierasurg_core.evaluation.checking import FORMS, expect_side
 from hierasurg_core.evaluation.recordings import Labels, Recording, Side, Unreadable
 from hierasurg_core.maps import PanopticClip, fit_maps, load_clip
-from hierasurg_core.video import fit_image, iter_video, probe_video, read_image
+from hierasurg_core.pictures import fit_image, read_image
+from hierasurg_core.video import iter_video, probe_video
 
 VAL = "val"
 _VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi"}
@@ -64,10 +64,10 @@ def open_side(path: Path, split: str | None = None) -> Side:
     videos = [file for file in videos if not file.stem.endswith(_BESIDE)]
     if videos:
         return _videos(path, videos)
-    folders = [path] if numbered_images(path) else sorted(f for f in path.iterdir() if f.is_dir())
-    folders = [folder for folder in folders if not folder.name.endswith("_masks")]
-    if folders:
-        return _frame_folders(path, folders)
+    found = find_frame_folders(path)
+    others = [Unreadable(one.path.name, one.reason) for one in found.all_skipped if one.path.is_dir()]
+    if found.sources or others:
+        return _frame_folders(path, list(found.paths.values()), others)
     raise DataError(f"{path} holds nothing to evaluate: give {FORMS}")
 
 
@@ -94,8 +94,8 @@ class _DatasetReader:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._form = manifest.form
-        videos = _existing(manifest, "videos")
-        self._maps = _existing(manifest, "maps")
+        videos = manifest.folder_of("videos")
+        self._maps = manifest.folder_of("maps")
         self._found = find_videos(videos)
         self._of_video: dict[str, dict[str, Recording]] = {}
 
@@ -116,11 +116,11 @@ class _DatasetReader:
     def _recordings(self, entries: Sequence[ShardEntry]) -> Iterator[Recording]:
         """Clips of some shards of one video."""
         video = entries[0].video
-        if video not in self._found:
-            source = self._manifest.sources["videos"]
-            raise DataError(f"{source} has no {video} any more, of which {self._manifest.folder} was made")
-        path = self._found[video]
-        folder, maps = read_manifest(path), VideoMaps(self._maps / f"{path.name}_masks")
+        source = self._manifest.sources["videos"]
+        path = self._found.require(
+            video, f"{source} has no {video} any more, of which {self._manifest.folder} was made"
+        )
+        folder, maps = read_manifest(path), VideoMaps(self._maps / f"{path.name}{MASKS}")
         digest = f"{_frames_digest(folder)} {maps.digest()} {self._form.fps}"
         clips = LatentDataset(self._manifest, list(entries))
         for index in range(len(clips)):
@@ -138,18 +138,6 @@ class _DatasetReader:
                 labels=_labels_of_seconds(said["phase_S"].tolist(), said["triplets_S"]),
                 maps=_DatasetMaps(maps, start // self._form.fps, self._form),
             )
-
-
-def _existing(manifest: Manifest, kind: str) -> Path:
-    """Where the frames or maps of a data set are: as it says, or beside it."""
-    said = Path(manifest.sources[kind])
-    for folder in (said, manifest.folder.parent / said):
-        if folder.is_dir():
-            return folder
-    raise DataError(
-        f"the data set {manifest.folder} was made of {said}, which is not there: evaluation reads its {kind} "
-        "from it; run in the folder in which it was built, or give the frames themselves as --real"
-    )
 
 
 @dataclass(frozen=True)
@@ -263,9 +251,9 @@ def _id(said: object, count: int) -> int | None:
     return found if isinstance(found, int) and 0 <= found < count else None
 
 
-def _frame_folders(path: Path, folders: Sequence[Path]) -> Side:
+def _frame_folders(path: Path, folders: Sequence[Path], others: Sequence[Unreadable]) -> Side:
     recordings: list[Recording] = []
-    unreadable: list[Unreadable] = []
+    unreadable = [*others]
     for folder in folders:
         try:
             found = read_manifest(folder)

@@ -15,7 +15,12 @@ from pathlib import Path
 import yaml
 
 from hierasurg_core.config.reading import suggest
+from hierasurg_core.config.yaml_nodes import line_of, pairs_of, read_yaml
 from hierasurg_core.errors import UsageError
+from hierasurg_core.text_files import read_text
+
+MAX_CSV_BYTES = 32 << 20
+MAX_ENTRIES = 100_000  # of a list; a day of samples at one a second
 
 
 @dataclass(frozen=True)
@@ -63,20 +68,15 @@ def read_entries(
         What stands beside the list, as an entry of its own, and the list.
 
     Raises:
-        UsageError: The file is missing, no text, of another form, empty, or has a key that does not exist
-            or is given twice.
+        UsageError: The file is missing, no text, of another form, empty, too large (YAML 1 MB, CSV 32 MB and
+            100,000 entries), or has a key that does not exist or is given twice.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"cannot read {file}: it is not UTF-8 text") from error
     suffix = file.suffix.lower()
     if suffix == ".csv":
-        beside, entries = Entry(file, 1, {}), _read_csv(file, text, keys)
+        text = read_text(file, most_bytes=MAX_CSV_BYTES, error=UsageError)
+        beside, entries = Entry(file, 1, {}), _read_csv(file, text, section, keys)
     elif suffix in (".yaml", ".yml", ".json"):
-        beside, entries = _read_yaml(file, text, section, keys, header)
+        beside, entries = _read_yaml(file, section, keys, header)
     else:
         raise UsageError(f"cannot read {file}: its name must end in .yaml, .yml, .json or .csv")
     if not entries:
@@ -84,7 +84,7 @@ def read_entries(
     return beside, entries
 
 
-def _read_csv(file: Path, text: str, keys: Collection[str]) -> list[Entry]:
+def _read_csv(file: Path, text: str, section: str, keys: Collection[str]) -> list[Entry]:
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     entries: list[Entry] = []
     try:
@@ -102,6 +102,10 @@ def _read_csv(file: Path, text: str, keys: Collection[str]) -> list[Entry]:
                 raise entry.error(
                     f"{len(values)} values for {len(columns)} columns; a value with a comma needs quotes"
                 )
+            if len(entries) == MAX_ENTRIES:
+                raise entry.error(
+                    f"the file holds more than {MAX_ENTRIES:,} {section}; make several files of it"
+                )
             given = {name: value for name, value in zip(columns, values, strict=True) if value}
             entries.append(Entry(file, rows.line_num, given))
     except csv.Error as error:
@@ -110,12 +114,9 @@ def _read_csv(file: Path, text: str, keys: Collection[str]) -> list[Entry]:
 
 
 def _read_yaml(
-    file: Path, text: str, section: str, keys: Collection[str], header: Collection[str]
+    file: Path, section: str, keys: Collection[str], header: Collection[str]
 ) -> tuple[Entry, list[Entry]]:
-    try:
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    node = read_yaml(file, more="a CSV file may be longer")
     top = Entry(file, 1, {})
     beside: dict[str, str | tuple[str, ...]] = {}
     if isinstance(node, yaml.MappingNode):
@@ -124,7 +125,7 @@ def _read_yaml(
             if key == section:
                 found = value
             else:
-                _put(beside, Entry(file, value.start_mark.line + 1, {}), key, value)
+                _put(beside, Entry(file, line_of(value), {}), key, value)
         if found is None:
             raise UsageError(f"{file} has no '{section}:' with a list below it")
         node = found
@@ -132,25 +133,24 @@ def _read_yaml(
         raise UsageError(f"{file} holds no list of {section}: begin each of them with '- '")
     entries: list[Entry] = []
     for item in node.value:
-        entry = Entry(file, item.start_mark.line + 1, {})
+        entry = Entry(file, line_of(item), {})
         if not isinstance(item, yaml.MappingNode):
             raise entry.error(f"one of the {section} must be 'key: value' lines")
         values: dict[str, str | tuple[str, ...]] = {}
         for key, value in _pairs(file, item, keys):
-            _put(values, Entry(file, value.start_mark.line + 1, {}), key, value)
+            _put(values, Entry(file, line_of(value), {}), key, value)
         entries.append(Entry(file, entry.line, values))
     return Entry(file, top.line, beside), entries
 
 
 def _pairs(file: Path, node: yaml.MappingNode, keys: Collection[str]) -> list[tuple[str, yaml.Node]]:
     pairs: list[tuple[str, yaml.Node]] = []
-    for key, value in node.value:
-        entry = Entry(file, key.start_mark.line + 1, {})
-        name = str(key.value)
-        _expect_known(entry, name, keys)
-        if name in (before for before, _ in pairs):
-            raise entry.error(f"'{name}' is given twice")
-        pairs.append((name, value))
+    try:
+        for name, key, value in pairs_of(node):
+            _expect_known(Entry(file, line_of(key), {}), name, keys)
+            pairs.append((name, value))
+    except ValueError as error:  # it names the line
+        raise UsageError(f"{file}, {error}") from error
     return pairs
 
 

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.datasets.frames import numbered_images
 from hierasurg_core.datasets.manifest import Manifest, ShardEntry, read_dataset_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
-from hierasurg_core.datasets.plan import find_videos
+from hierasurg_core.datasets.numbering import number_images
+from hierasurg_core.datasets.operations import MASKS, find_videos
+from hierasurg_core.datasets.usable import TOO_MANY_IDS
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation.request import Start
 from hierasurg_core.maps import PanopticClip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import Progress
-from hierasurg_core.video import read_image
 
 
 @dataclass(frozen=True)
@@ -121,30 +122,31 @@ def clips_of_dataset(
     if not config.true_maps and manifest.contents == "latents":
         chosen = clips.paintable()
         if len(chosen) < len(clips):
-            progress.note(
-                f"{len(clips) - len(chosen)} clips have more than 20 ids and are left out: S2M's palette"
+            progress.note(f"{len(clips) - len(chosen)} clips have {TOO_MANY_IDS}: left out")
+        if not chosen:
+            raise DataError(
+                f"no clip of {folder} in its split '{config.split}' can be used: they have {TOO_MANY_IDS}; "
+                "give --true-maps, choose the other --split, or label with fewer objects"
             )
     if config.limit is not None and config.limit < len(chosen):
         chosen = [chosen[at] for at in np.linspace(0, len(chosen) - 1, config.limit).round().astype(int)]
-    videos, maps = (Path(manifest.sources[kind]) for kind in ("videos", "maps"))
+    videos, maps = manifest.folder_of("videos"), manifest.folder_of("maps")
     found = find_videos(videos)
+    paths: dict[str, Path] = {}
     frames: dict[str, dict[int, Path]] = {}
     maps_of: dict[str, VideoMaps] = {}
     result: list[DatasetClip] = []
     for number in chosen:
         entry, shard, row = clips.locate(number)
         if entry.video not in frames:
-            if entry.video not in found:
-                raise DataError(
-                    f"{videos} has no {entry.video}, of which {folder} was made: run this where {videos} is"
-                )
-            frames[entry.video] = numbered_images(found[entry.video])
-            maps_of[entry.video] = VideoMaps(maps / f"{found[entry.video].name}_masks")
+            path = found.require(entry.video, f"{videos} has no {entry.video}, of which {folder} was made")
+            paths[entry.video], frames[entry.video] = path, number_images(path).by_number
+            maps_of[entry.video] = VideoMaps(maps / f"{path.name}{MASKS}")
         start = int(shard.tensors["start"][row])
         second = start // fps
         if start not in frames[entry.video]:
             raise DataError(
-                f"{found[entry.video]} lacks frame {start:06d}, from which a clip of {folder} starts"
+                f"{paths[entry.video]} lacks frame {start:06d}, from which a clip of {folder} starts"
             )
         if not maps_of[entry.video].has(second, seconds):
             raise DataError(
@@ -166,7 +168,7 @@ def clips_of_dataset(
                     "dataset": str(folder),
                     "split": config.split,
                     "clip": f"{entry.video}/{start:06d}",
-                    "frames": str(found[entry.video]),
+                    "frames": str(paths[entry.video]),
                     "first_frame": start,
                     "num_frames": manifest.form.num_frames,
                     "fps": fps,

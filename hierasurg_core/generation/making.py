@@ -20,13 +20,13 @@ from hierasurg_core.generation.id_maps import left_out_note
 from hierasurg_core.generation.outputs import Footage, output_paths, write_outputs
 from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
-from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample
+from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample, writing_sample
 from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job
 from hierasurg_core.maps import PanopticClip, fit_maps
+from hierasurg_core.pictures import fit_image
 from hierasurg_core.progress import Progress, SilentProgress
 from hierasurg_core.runtime import make_generator
-from hierasurg_core.video import fit_image
 
 
 @dataclass(frozen=True)
@@ -164,23 +164,24 @@ def _write(
     """Writes a sample's files, then its record; times of stages that several shared are divided."""
     name, start = order.job.name, order.start
     writing = Clock()
-    with writing.stage("write"):
-        write_outputs(output_paths(run.config, name), Footage.of_clip(frames_FHWC, maps, run.fps))
-    shared = {stage: round(seconds / made, 3) for stage, seconds in clock.seconds.items()}
-    record = describe_sample(
-        run,
-        name,
-        order.job.seed,
-        told={
-            "phase": start.describe_phase(),
-            "triplet": start.describe_triplet(),
-            "start": start.source,
-            "source": order.job.source,
-            "edit": run.config.edit,
-            "notes": [*run.plan.notes, *_notes(run, order)],
-        },
-        num_frames=len(frames_FHWC),
-        fingerprint=order.fingerprint,
-        seconds={**shared, **writing.seconds},
-    )
-    write_json(run.config.out / f"{name}.json", record)
+    with writing_sample(run.config.out, name, order.fingerprint):
+        with writing.stage("write"):
+            write_outputs(output_paths(run.config, name), Footage.of_clip(frames_FHWC, maps, run.fps))
+        shared = {stage: round(seconds / made, 3) for stage, seconds in clock.seconds.items()}
+        record = describe_sample(
+            run,
+            name,
+            order.job.seed,
+            told={
+                "phase": start.describe_phase(),
+                "triplet": start.describe_triplet(),
+                "start": start.source,
+                "source": order.job.source,
+                "edit": run.config.edit,
+                "notes": [*run.plan.notes, *_notes(run, order)],
+            },
+            num_frames=len(frames_FHWC),
+            fingerprint=order.fingerprint,
+            seconds={**shared, **writing.seconds},
+        )
+        write_json(run.config.out / f"{name}.json", record)

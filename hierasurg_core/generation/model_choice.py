@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hierasurg_core.artifacts import read_json
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.errors import UsageError, WeightsError
 from hierasurg_core.generation.folders import part_folder
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.defaults import read_pipeline_sampling
 from hierasurg_core.models.files import CONFIG_FILE, find_beside, find_transformer
 from hierasurg_core.models.hub import local_folder
@@ -60,7 +60,7 @@ class ModelChoice:
             WeightsError: The config of M2V cannot be read.
         """
         folder = self.stages["m2v"]
-        return rate_of(rates_of(read_config(folder / CONFIG_FILE), folder), asked, folder)
+        return rate_of(rates_of(read_model_config(folder / CONFIG_FILE), folder), asked, folder)
 
     def video_size_hw(self) -> tuple[int, int]:
         """Return rows and columns of M2V's videos.
@@ -69,7 +69,7 @@ class ModelChoice:
             WeightsError: The config of M2V cannot be read, or names what is no size.
         """
         file = self.stages["m2v"] / CONFIG_FILE
-        config = read_config(file)
+        config = read_model_config(file)
         try:
             return 8 * int(config.get("sample_height", 60)), 8 * int(config.get("sample_width", 90))
         except (TypeError, ValueError) as error:
@@ -116,7 +116,7 @@ def scheduler_steps(choice: ModelChoice) -> int | None:
     beside = next((file for file in around if file is not None), None)
     own = choice.base / SCHEDULER_FILE
     file = beside if choice.whole and choice.is_mini and beside is not None else own
-    steps = read_config(file).get("num_train_timesteps") if file.is_file() else None
+    steps = read_model_config(file).get("num_train_timesteps") if file.is_file() else None
     return steps if type(steps) is int else None
 
 
@@ -159,21 +159,6 @@ def rate_of(rates: tuple[int, ...], asked: int | None, folder: Path) -> int:
         allowed = " or ".join(map(str, rates))
         raise UsageError(f"--fps {asked} is not possible: the model {folder} makes {allowed} fps")
     return asked or rates[0]
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a model's part.
-
-    Raises:
-        WeightsError: It is missing, damaged, or no object.
-    """
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise WeightsError(str(error)) from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} holds no JSON object")
-    return config
 
 
 def _replacements(config: GenerateConfig, working: Path, notes: list[str]) -> dict[str, Path]:

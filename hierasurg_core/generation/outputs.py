@@ -21,7 +21,8 @@ from hierasurg_core.artifacts import atomic_file, atomic_folder
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.generation.preview import colouring
 from hierasurg_core.maps import PanopticClip, fit_maps, save_map_png
-from hierasurg_core.video import write_mp4, write_png
+from hierasurg_core.pictures import write_png
+from hierasurg_core.video import write_mp4
 
 _OVERLAY = 0.45  # of the maps' colours over the frames
 _GAP = 4  # pixels between frames and maps that stand beside each other
@@ -52,18 +53,29 @@ class Footage:
             yield from clip.map_FHW
 
 
-def output_paths(config: GenerateConfig, name: str) -> dict[str, Path]:
-    """Returns what a sample of this name leaves, by form; "video" and "maps" always."""
-    wanted = {
-        "video": (True, f"{name}.mp4"),
-        "maps": (True, f"{name}_maps.mp4"),
-        "maps_dir": (config.maps_dir, f"{name}_maps"),
-        "frames_dir": (config.frames_dir, f"{name}_frames"),
-        "overlay": (config.overlay, f"{name}_overlay.mp4"),
-        "side_by_side": (config.side_by_side, f"{name}_side_by_side.mp4"),
-        "gif": (config.gif, f"{name}.gif"),
+def possible_paths(out: Path, name: str) -> dict[str, Path]:
+    """Returns all that a sample of this name can have in a folder besides its record, by form."""
+    return {
+        "video": out / f"{name}.mp4",
+        "maps": out / f"{name}_maps.mp4",
+        "maps_dir": out / f"{name}_maps",
+        "frames_dir": out / f"{name}_frames",
+        "overlay": out / f"{name}_overlay.mp4",
+        "side_by_side": out / f"{name}_side_by_side.mp4",
+        "gif": out / f"{name}.gif",
     }
-    return {form: config.out / file for form, (asked, file) in wanted.items() if asked}
+
+
+def output_paths(config: GenerateConfig, name: str) -> dict[str, Path]:
+    """Returns what was asked for of a sample of this name, by form; "video" and "maps" always."""
+    optional = {
+        "maps_dir": config.maps_dir,
+        "frames_dir": config.frames_dir,
+        "overlay": config.overlay,
+        "side_by_side": config.side_by_side,
+        "gif": config.gif,
+    }
+    return {form: path for form, path in possible_paths(config.out, name).items() if optional.get(form, True)}
 
 
 def write_outputs(paths: dict[str, Path], footage: Footage) -> None:

@@ -27,8 +27,8 @@ from hierasurg_core.generation.outputs import output_paths
 from hierasurg_core.generation.request import Start
 from hierasurg_core.generation.requests import Job, plan_dataset_jobs, plan_jobs
 from hierasurg_core.generation.storyboard import Story, plan_stories, with_starts
+from hierasurg_core.pictures import centre_crop
 from hierasurg_core.progress import Progress
-from hierasurg_core.video import centre_crop
 
 ASSETS = Path(hierasurg_core.__file__).parent / "assets"
 _KEPT = 0.98  # of a photograph; less is cropped aloud

@@ -1,8 +1,11 @@
 """The JSON of a sample: all that is needed to make it again, and to see that it has been made already.
 
 Owns the record's form and the fingerprint in it, a SHA-256 over everything that decides a sample's bytes:
-pixels and ids it starts from, words, seed, edits, models, sampling, library versions, and which files were
-asked for. A sample is kept where its record has the fingerprint of what is wanted and its files are there.
+pixels and ids it starts from, words, seed, edits, models, sampling and library versions. A sample is kept
+where its record has the fingerprint of what is wanted and the files that were asked for are there.
+
+While a sample's files are written, `.NAME.unfinished` holds its fingerprint. It stays only behind a killed
+process, and tells the next run whose files they are.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -24,16 +28,17 @@ import torch
 from torch import nn
 
 import hierasurg_core
-from hierasurg_core.artifacts import read_json
+from hierasurg_core.artifacts import atomic_file, read_json
 from hierasurg_core.config import GenerateConfig, to_dict
 from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.datasets.clips import CLIP_FRAMES
 from hierasurg_core.errors import DataError
-from hierasurg_core.generation.outputs import output_paths
+from hierasurg_core.generation.outputs import output_paths, possible_paths
 from hierasurg_core.generation.sources import ModelPlan
 from hierasurg_core.models.attention import chosen_by, kernel_in_use
 
 CLIP_SECONDS = {fps: frames // fps for fps, frames in CLIP_FRAMES.items()}
+STORY_STATE = "story.json"  # in a story's `NAME_parts/`
 _SCHEMA = 1
 _LIBRARIES = ("torch", "diffusers", "numpy", "av")
 
@@ -169,7 +174,6 @@ class Run:
             "model": parts,
             "sampling": {**self.sampling(num_frames), "device": self.device.type},
             **({"deterministic": True} if self.config.deterministic else {}),
-            "outputs": sorted(output_paths(self.config, "")),
             "versions": versions(),
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -211,7 +215,7 @@ def describe_sample(
     fingerprint: str,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Returns a sample's record.
+    """Returns the record of a sample whose files are written.
 
     Args:
         run: What it shares with others.
@@ -222,7 +226,8 @@ def describe_sample(
         fingerprint: Of what decides its bytes.
         seconds: Time by stage.
     """
-    files = {form: path.name for form, path in output_paths(run.config, name).items()}
+    paths = possible_paths(run.config.out, name)
+    files = {form: path.name for form, path in paths.items() if path.exists()}
     return {
         "schema": _SCHEMA,
         "video": files.pop("video"),
@@ -238,6 +243,69 @@ def describe_sample(
         "fingerprint": fingerprint,
         "seconds": dict(seconds),
     }
+
+
+def unfinished_file(out: Path, name: str) -> Path:
+    """Returns the file that is there while a sample's files are written."""
+    return out / f".{name}.unfinished"
+
+
+@contextlib.contextmanager
+def writing_sample(out: Path, name: str, fingerprint: str) -> Iterator[None]:
+    """Marks a sample as unfinished while the block writes its files and, at last, its record.
+
+    An error or an interrupt takes away what the block wrote, unless the sample was there before. Files of
+    another sample of this name, which the user wanted to replace, are taken away first.
+
+    Raises:
+        ResourceError: The folder cannot be written.
+    """
+    record, mark = out / f"{name}.json", unfinished_file(out, name)
+    if any(found != fingerprint for found in marked_fingerprints(out, name)):
+        _remove(out, name)
+    was_there = record.is_file()
+    with atomic_file(mark, durable=False) as part:
+        part.write_text(fingerprint, encoding="ascii")
+    with contextlib.ExitStack() as stack:
+        stack.callback(mark.unlink, missing_ok=True)
+        with contextlib.ExitStack() as undo:
+            if not was_there:
+                undo.callback(_remove, out, name)
+            yield
+            undo.pop_all()
+
+
+def _remove(out: Path, name: str) -> None:
+    """Deletes a sample, its record first."""
+    (out / f"{name}.json").unlink(missing_ok=True)
+    for path in possible_paths(out, name).values():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def marked_fingerprints(out: Path, name: str) -> list[str | None]:
+    """Returns whose files those of a name are: what its record, its mark and a story's parts say.
+
+    None stands for a file that says nothing; an empty list for a name of which no file speaks.
+    """
+    story = out / f"{name}_parts" / STORY_STATE
+    found = [fingerprint_in(file) for file in (out / f"{name}.json", story) if file.exists()]
+    mark = unfinished_file(out, name)
+    return [*found, mark.read_text(encoding="ascii", errors="replace")] if mark.is_file() else found
+
+
+def fingerprint_in(file: Path) -> str | None:
+    """Returns the fingerprint that a record, or another JSON file of ours, holds; None where it has none."""
+    if not file.is_file():
+        return None
+    try:
+        said = read_json(file)
+    except DataError:
+        return None
+    found = said.get("fingerprint") if isinstance(said, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def as_sample(

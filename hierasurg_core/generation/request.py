@@ -30,8 +30,8 @@ from hierasurg_core.maps import (
     map_num_entities,
     with_room,
 )
+from hierasurg_core.pictures import read_picture
 from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet, parse_phase
-from hierasurg_core.video import read_image
 
 SMALLEST_SIDE = 64  # pixels
 _WITHOUT_SAM = "give the frame's map as --map, or use the bundled --sam mini, which knows the phantom only"
@@ -169,9 +169,10 @@ def _start_of_photo(
     assert config.frame is not None
     if phase is None:
         raise UsageError("--frame needs --phase: S2M has to be told which phase goes on from that image")
-    photo_HWC = _read_photo(config)
+    photo_HWC, notes = _read_photo(config)
     source: dict[str, Any] = {"frame": _named(config.frame)}
-    notes = [] if triplet is not None else ["no triplet was given; S2M is told of none"]
+    if triplet is None:
+        notes.append("no triplet was given; S2M is told of none")
     if config.map is not None:
         map_HW = load_map_image(config.map)
         _expect_same_size(f"the map {config.map}", map_HW.shape, f"its frame {config.frame}", photo_HWC.shape)
@@ -203,10 +204,10 @@ def _start_of_maps(
     assert config.maps is not None
     maps = load_clip(config.maps, seconds)
     source: dict[str, Any] = {"maps": _named(config.maps)}
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
     names: Mapping[int, str] = {}
     if config.frame is not None:
-        photo_HWC = _read_photo(config)
+        photo_HWC, notes = _read_photo(config)
         shape = maps.map_FHW.shape[1:]
         _expect_same_size(f"the maps {config.maps}", shape, f"the frame {config.frame}", photo_HWC.shape)
         source["frame"] = _named(config.frame)
@@ -217,7 +218,7 @@ def _start_of_maps(
         photo_HWC = scene.photo()
         source["scene"] = scene.name
         names = scene.entities
-        notes = (f"first frame: scene {scene.name}, from which the maps start",)
+        notes = [f"first frame: scene {scene.name}, from which the maps start"]
     return Start(
         photo_HWC=photo_HWC,
         first_map=PanopticClip(maps.map_FHW[:1], maps.num_entities),
@@ -225,7 +226,7 @@ def _start_of_maps(
         phase=UNKNOWN if phase is None else phase,
         triplet=UNKNOWN if triplet is None else triplet,
         source=source,
-        notes=notes,
+        notes=tuple(notes),
         names=names,
     )
 
@@ -236,15 +237,17 @@ def _first_of(triplet: int | tuple[int, ...] | None) -> Triplet | None:
     return next((TRIPLETS[id_] for id_ in ids if id_ != UNKNOWN), None)
 
 
-def _read_photo(config: GenerateConfig) -> NDArray[np.uint8]:
+def _read_photo(config: GenerateConfig) -> tuple[NDArray[np.uint8], list[str]]:
+    """Reads the first frame; the notes say what was done to its pixels."""
     assert config.frame is not None
-    photo_HWC = read_image(config.frame)
+    picture = read_picture(config.frame)
+    photo_HWC = picture.pixels_HWC
     height, width = photo_HWC.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise DataError(
             f"the frame {config.frame} is {width}x{height} px; it needs {SMALLEST_SIDE} px a side at least"
         )
-    return photo_HWC
+    return photo_HWC, [f"{config.frame}: {', '.join(picture.done)}"] if picture.done else []
 
 
 def _named(path: Path) -> dict[str, Any]:

@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.config.paths import as_path
+from hierasurg_core.errors import DataError, UsageError, WeightsError, shown
 from hierasurg_core.generation.edits import expect_possible, parse_edits
-from hierasurg_core.generation.entries import Entry, read_entries
+from hierasurg_core.generation.entries import MAX_ENTRIES, Entry, read_entries
 from hierasurg_core.generation.from_dataset import clips_of_dataset
 from hierasurg_core.generation.request import Start, read_starts
 from hierasurg_core.progress import Progress
+from hierasurg_core.text_files import MAX_DIGITS
 
 KEYS = ("phase", "triplet", "frame", "map", "maps", "seed", "name")
-_NAME = re.compile(r"[\w][\w.-]*")
+_MAX_NAME = 60  # a file's name has 255 bytes, a letter up to 4, and ours add to it
+_NAME = re.compile(rf"\w[\w.-]{{0,{_MAX_NAME - 1}}}")
+_MANY = 200  # requests, whose checks are told as a stage of their own
 _OWN_ENDINGS = ("_maps", "_frames", "_overlay", "_side_by_side", "_parts")
 
 
@@ -62,8 +66,12 @@ def plan_jobs(
             message names the line.
         DataError: Likewise.
     """
+    if config.num > MAX_ENTRIES:
+        raise UsageError(
+            f"num must be {MAX_ENTRIES:,} or less, not {config.num}: make several runs, with seeds far apart"
+        )
     if config.requests is not None:
-        return tuple(_jobs_of_file(config, config.requests, seconds, gallery))
+        return tuple(_jobs_of_file(config, config.requests, seconds, gallery, progress))
     if config.from_dataset is not None:
         return plan_dataset_jobs(config, seconds, fps, progress)
     starts = read_starts(config, seconds, gallery)
@@ -105,15 +113,23 @@ def plan_dataset_jobs(config: GenerateConfig, seconds: int, fps: int, progress: 
     return jobs
 
 
-def _jobs_of_file(config: GenerateConfig, file: Path, seconds: int, gallery: Path) -> list[Job]:
+def _jobs_of_file(
+    config: GenerateConfig, file: Path, seconds: int, gallery: Path, progress: Progress
+) -> list[Job]:
     _, entries = read_entries(file, section="requests", keys=KEYS)
+    slow = len(entries) > _MANY
+    if slow:
+        progress.start("check requests", len(entries), "requests")
     jobs: list[Job] = []
     lines: dict[str, int] = {}
     for index, entry in enumerate(entries):
         wanted = _config_of(entry, index, config)
         name = entry.text("name") or f"{index:04d}"
         if not _NAME.fullmatch(name) or name.endswith(_OWN_ENDINGS):
-            raise entry.error(f"name {name!r} is no name for files: use letters, digits, '-', '_' and '.'")
+            raise entry.error(
+                f"name {shown(name)} is no name for files: use at most {_MAX_NAME} letters, digits, '-', '_' "
+                "and '.'"
+            )
         if name in lines:
             raise entry.error(f"name {name!r} is that of line {lines[name]} already")
         lines[name] = entry.line
@@ -128,6 +144,8 @@ def _jobs_of_file(config: GenerateConfig, file: Path, seconds: int, gallery: Pat
         except WeightsError as error:
             raise WeightsError(f"{file}, line {entry.line}: {error}") from error
         jobs.append(Job(name, wanted.seed, reader, unmapped=start.unmapped))
+        if slow:
+            progress.advance()
     return jobs
 
 
@@ -156,8 +174,8 @@ class _Reader:
 def _config_of(entry: Entry, index: int, config: GenerateConfig) -> GenerateConfig:
     """Returns the config that would make this sample alone."""
     seed = entry.text("seed")
-    if seed is not None and not re.fullmatch(r"\d+", seed):
-        raise entry.error(f"seed must be a whole number, not {seed!r}")
+    if seed is not None and not re.fullmatch(rf"\d{{1,{MAX_DIGITS}}}", seed):
+        raise entry.error(f"seed must be a whole number, not {shown(seed)}")
     paths = {key: entry.text(key) for key in ("frame", "map", "maps")}
     try:
         return dataclasses.replace(
@@ -166,7 +184,7 @@ def _config_of(entry: Entry, index: int, config: GenerateConfig) -> GenerateConf
             phase=entry.text("phase"),
             triplet=entry.text("triplet"),
             seed=config.seed + index if seed is None else int(seed),
-            **{key: None if path is None else Path(path).expanduser() for key, path in paths.items()},
+            **{key: None if path is None else as_path(key, path) for key, path in paths.items()},
         )
     except UsageError as error:
         raise entry.error(str(error)) from error

@@ -2,9 +2,10 @@
 
 Owns what a run leaves on disk: for each sample the files of `outputs` and `NAME.json`, which comes last and
 holds all that is needed to make it again; `generate.yaml`, the resolved config, which is itself a valid
-`--config`; and `contact_sheet.png` when asked. Names count from 0000 in every run unless requests name
-them. A sample that is there already, made by the same request, models and settings, is kept; every other
-is replaced, each file atomically. So a run that was stopped goes on where it was. A run that is refused
+`--config`; and `contact_sheet.png`, of this request's samples, when asked. Names count from 0000 unless
+requests name them. A sample that is there already, made by the same request, models and settings, is kept, so
+a run that was stopped goes on where it was. Samples of other requests stay as they are: this one's get the
+next free numbers, and its config and sheet the name of its first sample (see `naming`). A run that is refused
 leaves nothing, not even the folder.
 """
 
@@ -31,6 +32,7 @@ from hierasurg_core.generation.first_maps import with_first_maps
 from hierasurg_core.generation.listing import list_starts
 from hierasurg_core.generation.making import Order, job_identity, make_samples
 from hierasurg_core.generation.memory import ClipShape
+from hierasurg_core.generation.naming import CONFIG_FILE, SHEET_FILE, own_file, settle_names
 from hierasurg_core.generation.outputs import output_paths
 from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
@@ -44,11 +46,10 @@ from hierasurg_core.generation.sources import plan_models
 from hierasurg_core.generation.storyboard import Story
 from hierasurg_core.generation.telling import story_identity, tell
 from hierasurg_core.maps import PanopticClip, load_clip
+from hierasurg_core.pictures import write_png
 from hierasurg_core.progress import Progress
-from hierasurg_core.video import iter_video, write_png
+from hierasurg_core.video import iter_video
 
-CONFIG_FILE = "generate.yaml"
-SHEET_FILE = "contact_sheet.png"
 ORDER_LOST = (
     "labels change within a clip, of which this S2M knows hardly more than the mean: which comes first is "
     "told by models of train-s2m --frame-labels, or by segments of a --script"
@@ -116,7 +117,6 @@ def generate(
     fps = plan.rate(config.fps)
     frame_bytes = plan.m2v.size_hw[0] * plan.m2v.size_hw[1] * len(output_paths(config, ""))
     work = planned.all_work(config, progress)
-    before = {unit.name: _changed(config, unit.name) for unit in work}
     with runtime.deterministic(config.deterministic), runtime.process_group(config.device) as device:
         run = Run(
             config=config,
@@ -134,17 +134,48 @@ def generate(
             for listed in list_starts(work).starts:
                 progress.note(f"--edit can name, in {listed}")
         with _output_folder(config.out), _memory_errors(device):
+            names = [unit.name for unit in work]
+            work = _named(run, work)
+            moved = [unit.name for unit, name in zip(work, names, strict=True) if unit.name != name]
+            if moved:
+                notes.append(_others_stay(config.out, moved))
+                progress.note(notes[-1])
+            before = {unit.name: _changed(config, unit.name) for unit in work}
+            runtime.wait_for_all()  # nobody writes before all have looked
             check_free_space(config.out, frame_bytes * _frames_needed(work, fps), f"{len(work)} samples")
             for note in _make_all(run, work, device, progress):
                 notes += [note] if note not in notes else []
             runtime.wait_for_all()
             samples = tuple(_finished(config, unit, before[unit.name]) for unit in work)
-            sheet = config.out / SHEET_FILE if config.contact_sheet else None
+            sheet = own_file(config, SHEET_FILE, work[0].name) if config.contact_sheet else None
+            runtime.wait_for_all()  # the config that is there tells whose the plain names are
             if runtime.rank() == 0:
                 if sheet is not None:
                     write_png(sheet, contact_sheet(_all_strips(samples, work, fps)))
-                write_config(config.out / CONFIG_FILE, "generate", config)
+                write_config(own_file(config, CONFIG_FILE, work[0].name), "generate", config)
     return GenerateResult(samples, plan.name, time.monotonic() - began, tuple(notes), sheet)
+
+
+def _named(run: Run, work: Sequence[Job | Story]) -> Sequence[Job | Story]:
+    """Returns the samples under the names that they have in this folder, the same in every process."""
+    names = runtime.from_first(
+        "names", lambda: settle_names(run.config, work, lambda unit: _identified(run, unit)[0])
+    )
+    return [dataclasses.replace(unit, name=name) for unit, name in zip(work, names, strict=True)]
+
+
+def _identified(run: Run, unit: Job | Story) -> tuple[str, Start | None]:
+    """Returns the fingerprint of a sample, and what it starts from where it is one clip."""
+    if isinstance(unit, Story):
+        return run.fingerprint(story_identity(unit), unit.num_frames), None
+    start = unit.read()
+    return run.fingerprint(job_identity(unit, start, run.config.edit), run.clip_frames), start
+
+
+def _others_stay(out: Path, moved: Sequence[str]) -> str:
+    """Returns what to say where samples of other requests hold the first numbers."""
+    to = f" to {moved[-1]}" if len(moved) > 1 else ""
+    return f"{out} holds samples of other requests, which stay: this one's are {moved[0]}{to}"
 
 
 def _loses_order(run: Run, start: Start) -> bool:
@@ -170,11 +201,8 @@ def _make_all(
             if not runtime.claim(unit.name):
                 continue
             order: Order | None = None
-            if isinstance(unit, Story):
-                fingerprint = run.fingerprint(story_identity(unit), unit.num_frames)
-            else:
-                start = unit.read()
-                fingerprint = run.fingerprint(job_identity(unit, start, run.config.edit), run.clip_frames)
+            fingerprint, start = _identified(run, unit)
+            if isinstance(unit, Job) and start is not None:
                 order = Order(unit, start, fingerprint)
                 yield from start.notes
                 if not warned and _loses_order(run, start):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import PanopticClip, fit_maps, load_map_image, with_room
+from hierasurg_core.pictures import read_image
 from hierasurg_core.taxonomy import PHASES, TRIPLETS, Triplet
-from hierasurg_core.video import read_image
 
 SCENES_FILE = "scenes.json"
 _SCHEMA = 1

@@ -24,7 +24,6 @@ from hierasurg_core.generation.model_choice import (
     choose_models,
     rate_of,
     rates_of,
-    read_config,
 )
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.models import (
@@ -35,6 +34,7 @@ from hierasurg_core.models import (
     load_vae,
 )
 from hierasurg_core.models.compat import PUBLIC_CLASSES, class_and_arguments
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.defaults import SAMPLING, read_pipeline_sampling, read_sampling
 from hierasurg_core.models.files import find_beside
 from hierasurg_core.models.hub import local_folder
@@ -197,7 +197,7 @@ def plan_models(
         said = {} if beside is None else read_sampling(beside.parent)
         defaults.update({name: said[name]} if name in said else {})
     longest = int(
-        read_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
+        read_model_config(scheduler / "scheduler_config.json").get("num_train_timesteps", _TRAINING_STEPS)
     )
     own = {
         name: own_sampling(defaults, name, stage.distilled_steps, on_ids=stage.num_numbers is not None)
@@ -259,7 +259,7 @@ def _beside(folder: Path, name: str) -> Path | None:
 def _stage(folder: Path, name: str) -> StageModel:
     """Reads what a transformer's config says of it."""
     path = folder / "config.json"
-    config = read_config(path)
+    config = read_model_config(path)
     cls, arguments = class_and_arguments(config, {}, str(path))
     wanted = S2MTransformer3DModel if name == "s2m" else M2VTransformer3DModel
     if cls is not wanted:
@@ -333,7 +333,7 @@ def _with_text_vectors(
 
 def _expect_channels(stage: StageModel, name: str, vae: Path) -> None:
     """S2M reads three latents side by side, or on ids one; M2V two."""
-    channels = int(read_config(vae / "config.json").get("latent_channels", 16))
+    channels = int(read_model_config(vae / "config.json").get("latent_channels", 16))
     inputs = 2 if name == "m2v" else 1 if stage.num_numbers is not None else 3
     if stage.in_channels != inputs * channels:
         raise WeightsError(

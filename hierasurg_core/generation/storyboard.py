@@ -11,8 +11,8 @@ Owns the script's form and the plan of clips. A script is YAML:
 A triplet is one for the whole segment, spans ("17@0-7; 60@8-"), or a list with one a second. A segment goes
 on from the last frames and maps of the one before, so entities keep their ids and colours; `cut: true`
 starts it from a scene of the gallery instead, as an operation is cut together, or from the user's own
-`frame`, whose `map` SAM 2 makes unless it is given. These paths are relative to the script. Of the models
-nothing is known here but the length of a clip.
+`frame`, whose `map` SAM 2 makes unless it is given. These paths are relative to the script. A story lasts at
+most 12 hours. Of the models nothing is known here but the length of a clip.
 
 Each clip begins with frames that exist already: its overlap with what is told so far. Frames and seconds of
 the plan are counted from the story's start.
@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hierasurg_core.config import GenerateConfig
-from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.config.generate import MAX_STORY_HOURS
+from hierasurg_core.config.paths import as_path
+from hierasurg_core.errors import DataError, UsageError, WeightsError, shown
 from hierasurg_core.generation.entries import Entry, read_entries
 from hierasurg_core.generation.request import Start, read_starts
 from hierasurg_core.generation.timeline import UNKNOWN, parse_triplets
@@ -35,6 +37,9 @@ from hierasurg_core.taxonomy import PHASES, parse_phase
 
 KEYS = ("phase", "triplet", "seconds", "cut", "frame", "map")
 OVERLAP = 5  # frames that a clip begins with and that exist: 4k + 1, for whole latents
+MAX_SEGMENTS = 5_000  # of all stories of a run; each may keep a photograph in memory
+MAX_CLIPS = 100_000  # likewise
+_MAX_SECONDS = MAX_STORY_HOURS * 3600
 _CLIP_SEEDS_APART = 1_000_003
 
 
@@ -140,9 +145,11 @@ def plan_stories(config: GenerateConfig, clip_seconds: int, fps: int, gallery: P
         gallery: Folder of the scenes.
 
     Raises:
-        UsageError: The script is missing or says what does not exist; the message names the line.
+        UsageError: The script is missing or says what does not exist, and the message names the line; or a
+            story is longer than 12 hours, or all together have more than 5,000 segments or 100,000 clips.
         DataError: The start frame or its map is damaged.
     """
+    _expect_few(config.num, 1, 1)
     stories: list[Story] = []
     for number in range(config.num):
         own = dataclasses.replace(config, seed=config.seed + number, num=1, seconds=None)
@@ -153,6 +160,7 @@ def plan_stories(config: GenerateConfig, clip_seconds: int, fps: int, gallery: P
             segments = _segments_of_script(own, config.script, gallery)
             segments = _cut_to(segments, config.seconds)
         clips = plan_clips(segments, clip_seconds, fps)
+        _expect_few(config.num, len(segments), len(clips))
         stories.append(Story(f"{number:04d}", own.seed, segments, clips, fps))
     return tuple(stories)
 
@@ -218,6 +226,16 @@ def _overlap(frames: int) -> int:
     return min(OVERLAP, (frames - 1) // 4 * 4 + 1)
 
 
+def _expect_few(stories: int, segments: int, clips: int) -> None:
+    """Refuses a run whose plan would not fit into memory."""
+    for what, count, most in (("segments", segments, MAX_SEGMENTS), ("clips", clips, MAX_CLIPS)):
+        if stories * count > most:
+            raise UsageError(
+                f"{stories:,} stories of {count:,} {what} are {stories * count:,} {what}; a run takes at "
+                f"most {most:,}: give fewer, or a smaller num and another seed for the next run"
+            )
+
+
 def _segment_of_options(config: GenerateConfig, seconds: int, gallery: Path) -> Segment:
     start = read_starts(config, seconds, gallery)[0]
     phase = start.phase if isinstance(start.phase, int) else start.phase[0]
@@ -226,13 +244,14 @@ def _segment_of_options(config: GenerateConfig, seconds: int, gallery: Path) -> 
 
 def _segments_of_script(config: GenerateConfig, script: Path, gallery: Path) -> tuple[Segment, ...]:
     _, entries = read_entries(script, section="segments", keys=KEYS)
+    _expect_few(config.num, len(entries), 0)
     segments: list[Segment] = []
     for entry in entries:
         phase = segments[-1].phase if segments else UNKNOWN
         try:
             said = entry.text("phase")
             phase = phase if said is None else parse_phase(said)
-            triplet_S = _triplets(entry)
+            triplet_S = _triplets(entry, _MAX_SECONDS - sum(segment.seconds for segment in segments))
             begins = _flag(entry, "cut") or not segments
             own = _own_frame(entry, config, cut=begins, first=not segments)
             start = None
@@ -286,23 +305,37 @@ def _own_frame(entry: Entry, config: GenerateConfig, *, cut: bool, first: bool) 
 def _path(entry: Entry, key: str) -> Path | None:
     """Return a path of the script, which is relative to the script's folder."""
     text = entry.text(key)
-    return None if text is None else entry.file.parent / Path(text).expanduser()
+    return None if text is None else entry.file.parent / as_path(key, text)
 
 
-def _triplets(entry: Entry) -> tuple[int, ...]:
-    """Returns the triplet of each second of a segment."""
+def _triplets(entry: Entry, seconds_left: int) -> tuple[int, ...]:
+    """Returns the triplet of each second of a segment, which may have so many."""
     said, text = entry.values.get("triplet"), entry.text("seconds")
     if text is None and not isinstance(said, tuple):
         raise entry.error("seconds are missing: say how long the segment is")
     if text is not None and not re.fullmatch(r"[1-9]\d*", text):
-        raise entry.error(f"seconds must be a whole number of 1 or more, not {text!r}")
+        raise entry.error(f"seconds must be a whole number of 1 or more, not {shown(text)}")
+    if text is None:
+        seconds = None
+    else:
+        seconds = int(text) if len(text) <= len(str(_MAX_SECONDS)) else None
+        if seconds is None or seconds > seconds_left:
+            raise entry.error(
+                f"seconds {shown(text)} make the story longer than {MAX_STORY_HOURS} hours, "
+                "the most it may be"
+            )
     if isinstance(said, tuple):
-        if not said or (text is not None and int(text) != len(said)):
+        if not said or (seconds is not None and seconds != len(said)):
             raise entry.error(f"the list has {len(said)} triplets for {text or 0} seconds: give one a second")
+        if len(said) > seconds_left:
+            raise entry.error(
+                f"{len(said)} triplets, one a second, make the story longer than {MAX_STORY_HOURS} hours, "
+                "the most it may be"
+            )
         ids = [parse_triplets(part, 1) for part in said]
         return tuple(id_ for id_ in ids if isinstance(id_, int))
-    assert text is not None
-    return _as_seconds(UNKNOWN if said is None else parse_triplets(said, int(text)), int(text))
+    assert seconds is not None
+    return _as_seconds(UNKNOWN if said is None else parse_triplets(said, seconds), seconds)
 
 
 def _as_seconds(triplet: int | tuple[int, ...], seconds: int) -> tuple[int, ...]:

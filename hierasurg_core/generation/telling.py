@@ -20,22 +20,29 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from hierasurg_core.artifacts import atomic_file, read_json, write_json
+from hierasurg_core.artifacts import atomic_file, remove_leftovers, write_json
 from hierasurg_core.errors import DataError
 from hierasurg_core.generation.conditions import Sampling
 from hierasurg_core.generation.outputs import Footage, output_paths, write_outputs
 from hierasurg_core.generation.overlap import Overlap
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
-from hierasurg_core.generation.records import CLIP_SECONDS, Clock, Run, describe_sample
+from hierasurg_core.generation.records import (
+    CLIP_SECONDS,
+    STORY_STATE,
+    Clock,
+    Run,
+    describe_sample,
+    fingerprint_in,
+    writing_sample,
+)
 from hierasurg_core.generation.request import describe_ids
 from hierasurg_core.generation.storyboard import OVERLAP, Story
 from hierasurg_core.maps import PanopticClip, fit_maps, with_room
+from hierasurg_core.pictures import fit_image
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
-from hierasurg_core.video import fit_image
 
-_STATE = "story.json"
 _FADE = 6  # frames
 _Told = tuple[NDArray[np.uint8], PanopticClip]  # a clip's new frames (F, H, W, 3) and maps
 
@@ -97,18 +104,19 @@ def tell(
         overlap.hand(functools.partial(_save, arrive, parts, clock))
     overlap.wait()
     progress.start(f"{story.name} write", None, "files")
-    with clock.stage("write"):
-        write_outputs(output_paths(run.config, story.name), parts.footage(story))
-    record = describe_sample(
-        run,
-        story.name,
-        story.seed,
-        told=_told(story),
-        num_frames=story.num_frames,
-        fingerprint=fingerprint,
-        seconds=clock.seconds,
-    )
-    write_json(run.config.out / f"{story.name}.json", record)
+    with writing_sample(run.config.out, story.name, fingerprint):
+        with clock.stage("write"):
+            write_outputs(output_paths(run.config, story.name), parts.footage(story))
+        record = describe_sample(
+            run,
+            story.name,
+            story.seed,
+            told=_told(story),
+            num_frames=story.num_frames,
+            fingerprint=fingerprint,
+            seconds=clock.seconds,
+        )
+        write_json(run.config.out / f"{story.name}.json", record)
     parts.delete()
     return clock.seconds
 
@@ -201,8 +209,9 @@ class _Parts:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         """Finds those of this very story; what else the folder holds is deleted."""
         self._folder = folder
-        state = folder / _STATE
-        if not _belongs(state, fingerprint):
+        state = folder / STORY_STATE
+        remove_leftovers(folder)
+        if fingerprint_in(state) != fingerprint:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             write_json(state, {"fingerprint": fingerprint})
@@ -253,7 +262,7 @@ class _Parts:
 
     def delete(self) -> None:
         """Takes the folder away, the state first: a rest of it is never taken for parts."""
-        (self._folder / _STATE).unlink(missing_ok=True)
+        (self._folder / STORY_STATE).unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, index: int) -> Path:
@@ -265,14 +274,6 @@ class _Parts:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path} is damaged ({error}): delete {self._folder} and run it again") from error
-
-
-def _belongs(state: Path, fingerprint: str) -> bool:
-    try:
-        said = read_json(state)
-    except DataError:
-        return False
-    return isinstance(said, dict) and said.get("fingerprint") == fingerprint
 
 
 def _told(story: Story) -> dict[str, Any]:

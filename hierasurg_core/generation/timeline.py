@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hierasurg_core.errors import UsageError
+from hierasurg_core.errors import UsageError, shown
 from hierasurg_core.taxonomy import TRIPLETS, parse_triplet
 
 UNKNOWN = -1  # a phase or triplet that is not given
 AT_ONCE = "+"  # between triplets of the same seconds
-_SPAN = re.compile(r"\s*(\d+)\s*(?:(-)\s*(\d+)?\s*)?")
+_SPAN = re.compile(r"\s*(\d{1,9})\s*(?:(-)\s*(\d{1,9})?\s*)?")
 
 
 def parse_triplets(text: str, seconds: int) -> int | tuple[int, ...]:
@@ -50,7 +50,7 @@ def parse_triplets(text: str, seconds: int) -> int | tuple[int, ...]:
         match = _SPAN.fullmatch(span)
         if not at or match is None:
             raise UsageError(
-                f"{part.strip()!r} is no triplet with seconds: write instrument,verb,target@FIRST-LAST"
+                f"{shown(part.strip())} is no triplet with seconds: write instrument,verb,target@FIRST-LAST"
             )
         first = int(match[1])
         last = first if match[2] is None else seconds - 1 if match[3] is None else int(match[3])

@@ -10,13 +10,12 @@ from pathlib import Path
 from hierasurg_core.config import LabelConfig
 from hierasurg_core.config.existing import expect_file, expect_folder, expect_folder_possible
 from hierasurg_core.datasets.frames import MANIFEST, read_manifest
-from hierasurg_core.datasets.plan import find_videos
+from hierasurg_core.datasets.operations import find_videos
 from hierasurg_core.datasets.splits import read_list
 from hierasurg_core.errors import WeightsError
 from hierasurg_core.labeling.sam_weights import MINI, expect_segmenter
 from hierasurg_core.models.hub import expect_repository, local_folder
 
-_SUFFIXES = ("jpg", "jpeg", "png")
 _LARGE = "large"
 OWN_FEATURES = ("sam", MINI)
 RADIO = "nvidia/C-RADIOv4-H"
@@ -36,7 +35,7 @@ def expect_labelling_possible(config: LabelConfig) -> None:
         WeightsError: A model is not to be had.
         ResourceError: The maps' folder cannot be written.
     """
-    folders = frame_folders(config.videos)
+    folders = list(find_videos(config.videos).paths.values())
     if config.only is not None:
         read_list(config.only, any_name=True)
     if config.out is not None:
@@ -67,17 +66,6 @@ def _expect_backbone(name: str, config: LabelConfig) -> None:
         expect_repository(plain, revision, instead=WITHOUT_BACKBONE)
     else:
         local_folder(plain, instead=WITHOUT_BACKBONE)
-
-
-def frame_folders(videos: Path) -> list[Path]:
-    """Return the frame folders in a folder, or the folder itself where it holds frames.
-
-    Raises:
-        DataError: There is none.
-    """
-    if videos.is_dir() and any((videos / f"000000.{suffix}").exists() for suffix in _SUFFIXES):
-        return [videos]
-    return list(find_videos(videos).values())
 
 
 def are_phantom(folders: list[Path]) -> bool:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hierasurg_core.datasets.frames import FrameFolder, read_bytes
 from hierasurg_core.errors import DataError
-from hierasurg_core.video import read_image
+from hierasurg_core.pictures import read_head, read_image
 
 _THREADS = 4
 
@@ -110,10 +109,9 @@ class SecondFrames:
 
     def _stated_fault(self, path: Path) -> str | None:
         try:
-            with Image.open(path) as image:
-                return _size_fault(path, (image.height, image.width), self.size_hw)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return f"cannot read the image {path}: it is no readable image"
+            return _size_fault(path, read_head(path).size_hw, self.size_hw)
+        except DataError as error:
+            return str(error)
 
 
 def _size_fault(path: Path, size_hw: tuple[int, ...], wanted_hw: tuple[int, int]) -> str | None:

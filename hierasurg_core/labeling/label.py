@@ -19,10 +19,18 @@ import torch
 
 from hierasurg_core import artifacts
 from hierasurg_core.config import LabelConfig, write_config
-from hierasurg_core.datasets.annotations import canonical_name
 from hierasurg_core.datasets.frames import FrameFolder, read_manifest
 from hierasurg_core.datasets.manifest import NOTICE
-from hierasurg_core.datasets.plan import find_videos
+from hierasurg_core.datasets.numbering import Skipped
+from hierasurg_core.datasets.operations import (
+    MASKS,
+    Failure,
+    Found,
+    find_videos,
+    maps_folder,
+    skipped_as_json,
+    skipped_in_words,
+)
 from hierasurg_core.datasets.splits import read_list
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.features import (
@@ -41,7 +49,7 @@ from hierasurg_core.labeling.windows import LENGTH, STRIDE, FollowedWindow, Segm
 from hierasurg_core.progress import Progress
 from hierasurg_core.runtime import claim, rank, resolve_dtype, tell_done, wait_for_all, wait_for_units
 
-MINI, DEFAULT, OWN_FEATURES, _MASKS = "mini", "large", "sam", "_masks"
+MINI, DEFAULT, OWN_FEATURES = "mini", "large", "sam"
 
 
 @dataclass(frozen=True)
@@ -83,13 +91,19 @@ class LabelResult:
 
     Attributes:
         out: The folder of `videoNN_masks`.
-        videos: All of them, by name.
+        videos: Those that are done, by name.
         seconds: How long it took.
+        failures: Those that are not, by name.
+        skipped: Files and folders beside the frame folders that were left out, failures included.
+        passed_over: How many hidden files, files of the operating system and outputs of ours there were.
     """
 
     out: Path
     videos: tuple[LabelledVideo, ...]
     seconds: float
+    failures: tuple[Failure, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    passed_over: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result as plain values for JSON."""
@@ -101,13 +115,22 @@ class LabelResult:
             }
             for video in self.videos
         ]
-        return {"out": str(self.out), "videos": videos, "seconds": round(self.seconds, 3)}
+        return {
+            "out": str(self.out),
+            "videos": videos,
+            "failures": [dataclasses.asdict(failure) for failure in self.failures],
+            "seconds": round(self.seconds, 3),
+            "skipped": skipped_as_json(self.skipped),
+            "passed_over": self.passed_over,
+        }
 
 
 def label(
     config: LabelConfig, device: torch.device, progress: Progress, models: Models | None = None
 ) -> LabelResult:
     """Makes the maps of all videos that have none yet, or whose frames or settings changed.
+
+    A video that cannot be labelled is a failure of the result, and the others are done.
 
     Args:
         config: What to label, how and where to.
@@ -117,8 +140,8 @@ def label(
 
     Raises:
         UsageError: The list of videos is unreadable, or a backbone brings code.
-        DataError: There are no frame folders, one is incomplete or too short, a frame is bad, or maps of
-            others are in the way.
+        DataError: There are no frame folders, or the only one cannot be labelled: it is incomplete or too
+            short, a frame is bad, or maps of others are in the way.
         WeightsError: A model is not to be had.
         ResourceError: The target cannot be written, or memory is too small.
 
@@ -126,16 +149,12 @@ def label(
         >>> label(LabelConfig(sam="mini"), torch.device("cpu"), SilentProgress())
     """
     began = time.monotonic()
-    folders = find_frame_folders(config.videos, config.only)
-    out = out_folder(config)
-    progress.start("look at videos", len(folders), "videos")
-    jobs: list[_Job] = []
-    for name, path in folders.items():
-        folder = dataclasses.replace(read_manifest(path), name=name)
-        jobs.append(_Job(folder, SecondFrames(folder, limit=config.limit, skip_bad=config.skip_bad)))
-        progress.advance()
-    for job in jobs:
-        _store(job, out, {}, config)  # refuses what is too short, before any weight is read
+    found = choose_frame_folders(config.videos, config.only)
+    for line in skipped_in_words(found.skipped):
+        progress.note(line)
+    out = out_folder(config, found)
+    failures = {failure.name: failure for failure in found.failures}
+    jobs = _look_at(found, out, failures, config, progress)
     artifacts.ensure_writable_folder(out)
     before = {job.folder.name: _stamp(out, job) for job in jobs}
     wait_for_all()
@@ -145,45 +164,82 @@ def label(
     progress.start("label", sum(job.frames.num_frames for job in jobs), "frames")
     for job in jobs:
         if claim(_unit(job)):
-            _label_video(job, out, models, config, progress)
+            try:
+                _label_video(job, out, models, config, progress)
+            except DataError as error:
+                failures[job.folder.name] = Failure(job.folder.name, str(error))
             tell_done(_unit(job))
     wait_for_units(map(_unit, jobs))
-    videos = [_described(job, out, config, before[job.folder.name]) for job in jobs]
-    return LabelResult(out, tuple(videos), time.monotonic() - began)
+    videos: list[LabelledVideo] = []
+    for job in jobs:
+        name = job.folder.name
+        if name in failures:
+            continue
+        try:
+            videos.append(_described(job, out, config, before[name]))
+        except DataError as error:  # of a video that another process could not do
+            failures[name] = Failure(name, str(error))
+    _raise_if_alone(failures, videos)
+    return LabelResult(
+        out,
+        tuple(videos),
+        time.monotonic() - began,
+        tuple(failures[name] for name in sorted(failures)),
+        found.all_skipped,
+        found.passed_over,
+    )
 
 
-def find_frame_folders(videos: Path, only: Path | None) -> dict[str, Path]:
-    """Returns the frame folders in a folder by name; or the one that the folder itself is.
+def _look_at(
+    found: Found, out: Path, failures: dict[str, Failure], config: LabelConfig, progress: Progress
+) -> list[_Job]:
+    """Refuses what cannot become maps before any weight is read; adds that to the failures."""
+    progress.start("look at videos", len(found.sources), "videos")
+    jobs: list[_Job] = []
+    for name, path in found.paths.items():
+        try:
+            folder = dataclasses.replace(read_manifest(path), name=name)
+            job = _Job(folder, SecondFrames(folder, limit=config.limit, skip_bad=config.skip_bad))
+            _store(job, out, {}, config)  # refuses what is too short
+            job.frames.check_sizes()
+        except DataError as error:
+            failures[name] = Failure(name, str(error))
+        else:
+            jobs.append(job)
+        progress.advance()
+    if not jobs:
+        _raise_if_alone(failures, jobs)
+        first = failures[min(failures)].message
+        raise DataError(f"none of {len(failures)} videos can be labelled; the first: {first}")
+    return jobs
+
+
+def _raise_if_alone(failures: dict[str, Failure], done: Sequence[object]) -> None:
+    if len(failures) == 1 and not done:
+        raise DataError(next(iter(failures.values())).message)
+
+
+def choose_frame_folders(videos: Path, only: Path | None) -> Found:
+    """Finds the frame folders in a folder, or the one that the folder itself is; all, or those of a list.
 
     Raises:
         UsageError: The list is unreadable.
-        DataError: There is none, or none of the list.
+        DataError: There is none, or one of the list is missing.
     """
-    own = videos.is_dir() and any((videos / f"000000.{suffix}").exists() for suffix in ("jpg", "jpeg", "png"))
-    found = {_name_of(videos.resolve()): videos} if own else find_videos(videos)
+    found = find_videos(videos)
     if only is None:
         return found
     names = read_list(only, any_name=True)
-    missing = [name for name in names if name not in found]
+    known = {*found.sources, *(fault.name for fault in found.faults)}
+    missing = [name for name in names if name not in known]
     if missing:
         raise DataError(f"{videos} lacks {len(missing)} of the videos in {only}: {', '.join(missing[:5])}")
-    return {name: found[name] for name in sorted(names)}
+    return found.only(names)
 
 
-def _name_of(folder: Path) -> str:
-    """The operation's one name, or the folder's where that names none."""
-    try:
-        return canonical_name(folder.name)
-    except DataError:
-        return folder.name
-
-
-def out_folder(config: LabelConfig) -> Path:
+def out_folder(config: LabelConfig, found: Found) -> Path:
     """Returns where `videoNN_masks` go: beside the frame folders, unless told otherwise."""
-    if config.out is not None:
-        return config.out
-    own = next(iter(find_frame_folders(config.videos, None).values())) == config.videos
-    return config.videos.resolve().parent if own else config.videos
+    return maps_folder(config.videos, found) if config.out is None else config.out
 
 
 @dataclass(frozen=True)
@@ -194,7 +250,7 @@ class _Job:
     @property
     def maps(self) -> str:
         """The name of its folder of maps."""
-        return f"{self.folder.name}{_MASKS}"
+        return f"{self.folder.name}{MASKS}"
 
 
 class Models(Protocol):
@@ -272,12 +328,13 @@ class ModelsAsked:
 
 def _label_video(job: _Job, out: Path, models: Models, config: LabelConfig, progress: Progress) -> None:
     began = time.monotonic()
-    job.frames.check_sizes()
     segmenter = models.segmenter(job.folder)
     backbone = models.backbone(segmenter)
     store = _store(job, out, _identity(job, segmenter, backbone, models.precision, config), config)
     manifest = store.finished()
     if manifest is None:
+        if read_label_manifest(store.folder).get("complete") is True:
+            progress.note(f"{store.folder}: its maps are of other frames or settings and made anew")
         for path in _pictures(job, out):
             path.unlink(missing_ok=True)
         manifest = _label_windows(job, store, segmenter, backbone, config, progress, began)
@@ -309,6 +366,9 @@ def _label_windows(
         max_objects=config.max_objects,
         progress=progress,
     )
+    if state.windows:
+        done = labeller.plan.span(state.windows - 1).stop
+        progress.note(f"{job.folder.name}: goes on behind the {done} frames that are done")
     labeller.skip(state.windows)
     job.frames.bad.update(state.bad)
     spent_before = state.seconds

@@ -19,7 +19,8 @@ from hierasurg_core.labeling.refine import BACKGROUND, BORDER
 from hierasurg_core.labeling.windows import CLIP_FRAMES
 from hierasurg_core.maps import MAX_LEVELS, load_clip, load_map_image, map_num_entities, palette_rgb_N3
 from hierasurg_core.maps.legend import draw_legend
-from hierasurg_core.video import write_mp4, write_png
+from hierasurg_core.pictures import write_png
+from hierasurg_core.video import write_mp4
 
 _FPS = 4  # of the overlay: four seconds of the operation in one
 _TINT = 0.45

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from hierasurg_core.errors import UsageError, WeightsError
+from hierasurg_core.models.loading import expect_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,19 +115,26 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
 def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, name: str) -> None:
     """Compares a network's tensors with a file's.
 
     Raises:
-        WeightsError: One is missing, extra, or of another shape; the message names it.
+        WeightsError: One is missing, extra, of another shape, of whole numbers, or holds NaN or infinity; the
+            message names it.
     """
     problem = next(
         (
             f"it lacks {key}"
             if key not in found
-            else f"{key} has shape {tuple(found[key].shape)}, not {tuple(value.shape)}"
+            else f"{key} is {_described(found[key])}, not {_described(value)}"
             for key, value in expected.items()
-            if key not in found or found[key].shape != value.shape
+            if key not in found
+            or found[key].shape != value.shape
+            or found[key].is_floating_point() != value.is_floating_point()
         ),
         None,
     )
@@ -136,3 +144,4 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path:
             f"{path} does not fit SAM 2.1 {name}: {problem}; give the file of that size and version, or "
             "--sam with the size of the file"
         )
+    expect_finite(found, path)

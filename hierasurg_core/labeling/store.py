@@ -13,6 +13,7 @@ is which.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import zlib
@@ -28,11 +29,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hierasurg_core import artifacts
+from hierasurg_core.datasets.packing import unzip
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.refine import BACKGROUND, BORDER
 from hierasurg_core.labeling.tracker import Known, Registry
 from hierasurg_core.labeling.windows import CLIP_FRAMES, WindowMaps, WindowPlan
 from hierasurg_core.maps import PanopticClip, load_map_image, save_clip, save_map_png
+from hierasurg_core.text_files import parse_json
 
 MANIFEST = "label.json"
 SCHEMA = 1
@@ -256,14 +259,14 @@ class VideoStore:
             return State()
         try:
             with safe_open(path, framework="np") as file:
-                said = json.loads((file.metadata() or {})["state"])
+                said = parse_json((file.metadata() or {})["state"], str(path))
                 looks, packed = file.get_tensor("looks"), file.get_tensor("shared")
             if said["identity"] != self._identity:
                 return None
             shape = said["shared_shape"]
             shared = None
             if shape is not None:
-                shared = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8).reshape(shape)
+                shared = np.frombuffer(unzip(packed.tobytes(), math.prod(shape)), np.uint8).reshape(shape)
             known = {
                 identity: Known(look_C, last)
                 for (identity, last), look_C in zip(said["known"], looks, strict=True)
@@ -277,7 +280,7 @@ class VideoStore:
                 dict(said["bad"]),
                 said["seconds"],
             )
-        except (SafetensorError, KeyError, ValueError, TypeError, OSError, zlib.error):
+        except (SafetensorError, DataError, LookupError, ValueError, TypeError, AttributeError, OSError):
             return None
 
 

@@ -14,16 +14,15 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from hierasurg_core.datasets.annotations import canonical_name
+from hierasurg_core.datasets.annotations import operation_name
 from hierasurg_core.datasets.mapfiles import CLIP_SECONDS, VideoMaps
+from hierasurg_core.datasets.operations import MASKS
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import PanopticClip
 from hierasurg_core.maps.clip import MAX_ENTITIES
-from hierasurg_core.video import read_image
+from hierasurg_core.pictures import read_head, read_image
 
-_SUFFIX = "_masks"
 _NUMBERED = re.compile(r"(\d+)\.(png|pkl)", re.IGNORECASE)
 _CHOLECSEG8K = re.compile(r"frame_(\d+)_endo_color_mask\.png")
 _CHOLECSEG8K_FPS = 25
@@ -92,7 +91,7 @@ def find_truth(folder: Path, name: str) -> TruthMaps | None:
     Raises:
         DataError: What is there is damaged.
     """
-    for candidate in (folder / f"{name}{_SUFFIX}", folder):
+    for candidate in (folder / f"{name}{MASKS}", folder):
         if candidate.is_dir() and _video_of(candidate) == name:
             return _in_masks_folder(candidate)
     files: dict[int, Path] = {}
@@ -133,22 +132,11 @@ def _in_masks_folder(folder: Path) -> TruthMaps:
         for path in folder.iterdir()
         if (match := _NUMBERED.fullmatch(path.name)) and match[2].lower() == "png"
     }
-    if not pictures or _mode(pictures[min(pictures)]) in ("P", "L"):
+    if not pictures or read_head(pictures[min(pictures)], "map").mode in ("P", "L"):
         return FileTruth(folder)
     return ColourTruth(pictures)
 
 
-def _mode(path: Path) -> str:
-    try:
-        with Image.open(path) as image:
-            return image.mode
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"cannot read the map {path}: it is no readable image") from error
-
-
-def _video_of(path: Path) -> str | None:
-    """The operation that a folder is named after ("VID01", "video01_masks"); None where it names none."""
-    try:
-        return canonical_name(path.name.removesuffix(_SUFFIX))
-    except DataError:
-        return None
+def _video_of(path: Path) -> str:
+    """The operation that a folder is named after ("VID01", "video01_masks")."""
+    return operation_name(path.name.removesuffix(MASKS))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierasurg_core.errors import DataError
-from hierasurg_core.video import centre_crop
+from hierasurg_core.pictures import centre_crop
 
 MAX_ENTITIES = 254  # ids are uint8, and two of them are background and border
 
@@ -147,7 +147,7 @@ def normalise_levels(
 
 
 def fit_maps(map_FHW: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Crops maps as `video.fit_image` crops their photograph, and resizes them to the nearest pixel.
+    """Crops maps as `pictures.fit_image` crops their photograph, and resizes them to the nearest pixel.
 
     Args:
         map_FHW: uint8 ids; any leading axes will do.

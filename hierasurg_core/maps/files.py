@@ -8,6 +8,8 @@ in its comment); of other people's files the two highest ids are taken for backg
 import itertools
 import json
 import re
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,14 +19,17 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from hierasurg_core.artifacts import atomic_file
-from hierasurg_core.errors import DataError
+from hierasurg_core.errors import DataError, shown
 from hierasurg_core.maps.clip import MAX_ENTITIES, PanopticClip
 from hierasurg_core.maps.colours import MAX_LEVELS, decode_colours, palette_rgb_N3
 from hierasurg_core.maps.masks import read_masks, write_masks
+from hierasurg_core.text_files import parse_json
 from hierasurg_core.video import read_comment, read_video
 
 _NUM_ENTITIES = "num_entities"
 _FRAME_NAME = re.compile(r"\d+\.png", re.IGNORECASE)
+MAX_MAP_PIXELS = 1 << 26  # 8192 x 8192
+MAX_FOLDER_PIXELS = 1 << 32
 _VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi"}
 _LEAST_SHARE = 5e-4  # of a clip's pixels, for a colour to count as one of its levels
 
@@ -70,7 +75,8 @@ def load_map_image(path: Path) -> NDArray[np.uint8]:
     """Reads an indexed (or 8-bit grey) PNG as ids, uint8 (H, W).
 
     Raises:
-        DataError: The file is missing, damaged, or a picture of colours.
+        DataError: The file is missing, damaged, no PNG, a picture of colours, or has more than 8192 x 8192
+            pixels.
     """
     return _open_map(path)[0]
 
@@ -134,7 +140,15 @@ def _load_folder(path: Path, num_frames: int | None) -> PanopticClip:
     for before, file in itertools.pairwise(files):
         if int(file.stem) != int(before.stem) + 1:
             raise DataError(f"{path} has a gap: {before.name} is followed by {file.name}")
-    opened = [_open_map(file) for file in files[:num_frames]]
+    opened: list[tuple[NDArray[np.uint8], int | None]] = []
+    total = 0
+    for file in files[:num_frames]:
+        opened.append(_open_map(file))
+        total += opened[-1][0].size
+        if total > MAX_FOLDER_PIXELS:
+            raise DataError(
+                f"the maps in {path} have more than {MAX_FOLDER_PIXELS:,} pixels: take fewer of them"
+            )
     shapes = {map_HW.shape for map_HW, _ in opened}
     if len(shapes) != 1:
         raise DataError(
@@ -164,8 +178,8 @@ def _load_coloured(path: Path, num_frames: int | None) -> PanopticClip:
 def _described(path: Path) -> tuple[tuple[int, ...], int] | None:
     """Reads what `describe_levels` wrote; another program's comment says nothing."""
     try:
-        said = json.loads(read_comment(path) or "null")
-    except json.JSONDecodeError:
+        said = parse_json(read_comment(path) or "null", f"the comment of {path}")
+    except DataError:
         return None
     if not isinstance(said, dict) or _NUM_ENTITIES not in said:
         return None
@@ -177,7 +191,7 @@ def _described(path: Path) -> tuple[tuple[int, ...], int] | None:
         or levels != sorted(set(levels))
         or not 0 <= levels[0] <= levels[-1] <= number + 1
     ):
-        raise DataError(f"the comment of {path} names wrong levels: {said}")
+        raise DataError(f"the comment of {path} names wrong levels: {shown(said)}")
     if number > MAX_ENTITIES:
         raise DataError(f"the comment of {path} names {number} entities; at most {MAX_ENTITIES} are possible")
     return tuple(levels), number
@@ -197,7 +211,12 @@ def _guess_level_count(video_FHWC: NDArray[np.uint8]) -> int:
 def _open_map(path: Path) -> tuple[NDArray[np.uint8], int | None]:
     """Returns the ids and the number of entities that the file states."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.width * image.height > MAX_MAP_PIXELS:
+                raise DataError(
+                    f"{path} says that it is {image.width}x{image.height}: a map has at most "
+                    f"{MAX_MAP_PIXELS:,} pixels"
+                )
             if image.mode not in ("P", "L"):
                 raise DataError(
                     f"{path} is a picture of mode {image.mode}; a map is an indexed or 8-bit grey PNG of ids"
@@ -205,7 +224,7 @@ def _open_map(path: Path) -> tuple[NDArray[np.uint8], int | None]:
             map_HW, text = np.array(image), image.info.get(_NUM_ENTITIES)
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} is too large for a map: {error}") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as error:
         reason = (
             error.strerror if isinstance(error, OSError) and error.strerror else "it is no readable image"
         )

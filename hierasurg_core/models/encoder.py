@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hierasurg_core.artifacts import read_json, sha256_file
+from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.datasets.encoder import VaeIdentity
-from hierasurg_core.errors import DataError, WeightsError
+from hierasurg_core.errors import WeightsError
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.files import CONFIG_FILE
 from hierasurg_core.models.latents import encode_frames, single_frame_vae
 from hierasurg_core.models.loading import load_vae
@@ -38,11 +39,9 @@ def identify_vae(folder: Path, name: str) -> VaeIdentity:
     """
     part = _vae_folder(folder)
     try:
-        config = read_json(part / CONFIG_FILE)
+        config = read_model_config(part / CONFIG_FILE)
         size_hw = int(config["sample_height"]), int(config["sample_width"])
         channels, factor = int(config["latent_channels"]), float(config["scaling_factor"])
-    except DataError as error:
-        raise WeightsError(str(error)) from error
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{part / CONFIG_FILE} does not describe a CogVideoX VAE: {error}") from error
     digest = hashlib.sha256(f"{channels} {factor}".encode())

@@ -194,7 +194,9 @@ def write_pipeline(
         of_vectors: dict[str, Path] = {}
         for name, source in (("s2m", s2m), ("m2v", m2v)):
             model = load_transformer(source, dtype)
-            own[name] = own_sampling(sampling, name, model.config["distilled_steps"])
+            own[name] = own_sampling(
+                sampling, name, model.config["distilled_steps"], on_ids=model.config["maps"] == "ids"
+            )
             model.save_pretrained(folder / name)
             write_trained_steps(folder / name, trained_steps(source))
             if takes_text_vectors(model):
@@ -237,6 +239,10 @@ def write_public(model: CogVideoXStack, target: Path) -> None:
         UsageError: The model has what the public code does not know.
         ResourceError: The disk is full.
     """
+    if model.config["maps"] not in ("colours", "tokens"):
+        raise UsageError(
+            f"--export public is not possible: the public code takes no maps as {model.config['maps']}"
+        )
     for key, expected in _UNKNOWN_TO_PUBLIC.items():
         if key in model.config and model.config[key] != expected:
             position_only = key.startswith("segmap_posenc") and not model.config["use_segmap_posenc"]

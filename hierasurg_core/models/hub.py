@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from hierasurg_core.config.paths import as_path
 from hierasurg_core.errors import WeightsError
 
 MINI = "mini"
@@ -33,11 +34,12 @@ def local_folder(name: str, parts: Sequence[str] = (), *, instead: str | None = 
         instead: What the user can do where it is not to be had; None: give a folder, or "mini".
 
     Raises:
+        UsageError: The name is empty, or no path.
         WeightsError: No folder, and the Hub does not give it.
     """
     if name == MINI:
         return _BUNDLED
-    folder = Path(name).expanduser()
+    folder = as_path("model", name)
     if folder.is_dir():
         return folder
     if not _HUB_ID.fullmatch(name) or folder.exists():
@@ -97,7 +99,7 @@ def expect_repository(name: str, revision: str, *, instead: str) -> None:
 
 def is_at_hand(name: str) -> bool:
     """Tell whether a model can be looked at without fetching anything: it is bundled, or a folder."""
-    return name == MINI or Path(name).expanduser().is_dir()
+    return name == MINI or as_path("model", name).is_dir()
 
 
 def why_unreachable() -> str | None:

@@ -9,8 +9,8 @@ Letters: see `transformers`.
 
 from __future__ import annotations
 
-import json
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from torch import nn
 from hierasurg_core.errors import WeightsError
 from hierasurg_core.models.backbone import AutoencoderKLCogVideoX, CogVideoXDPMScheduler
 from hierasurg_core.models.compat import class_and_arguments, our_name
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.files import CONFIG_FILE, expect_folder, find_transformer
 from hierasurg_core.models.stack import CogVideoXStack
 
@@ -35,6 +36,13 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
 )
 Model = TypeVar("Model", bound=nn.Module)
+# What torch and safetensors raise on a damaged file.
+_DAMAGED = (
+    *(OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError),
+    struct.error,
+)
+_SUMMABLE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _SCHEDULER_CLASSES = ("CogVideoXDPMScheduler", "CogVideoXDDIMScheduler")
 
 
@@ -61,7 +69,7 @@ def load_transformer(
 
     if lora.is_lora(part):
         return lora.load_merged(part, dtype, device)
-    config = _read_config(part / CONFIG_FILE)
+    config = read_model_config(part / CONFIG_FILE)
     tensors = named_tensors(part, torch.device(device))
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     cls, arguments = class_and_arguments(config, shapes, str(part / CONFIG_FILE))
@@ -77,7 +85,7 @@ def load_vae(
         WeightsError: as `load_transformer`.
     """
     part = _find_part(Path(folder), "vae", CONFIG_FILE)
-    config = _read_config(part / CONFIG_FILE)
+    config = read_model_config(part / CONFIG_FILE)
     _expect_class(config, ("AutoencoderKLCogVideoX",), part / CONFIG_FILE)
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     tensors = read_tensors(part, torch.device(device))
@@ -95,7 +103,7 @@ def load_scheduler(folder: str | Path) -> CogVideoXDPMScheduler:
         WeightsError: no such file, or another kind of scheduler or prediction.
     """
     part = _find_part(Path(folder), "scheduler", SCHEDULER_FILE)
-    config = _read_config(part / SCHEDULER_FILE)
+    config = read_model_config(part / SCHEDULER_FILE)
     _expect_class(config, _SCHEDULER_CLASSES, part / SCHEDULER_FILE)
     prediction = config.get("prediction_type")
     if prediction != "v_prediction":
@@ -149,6 +157,38 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in named_tensors(folder, torch.device("meta")).items()}
 
 
+def weights_file(folder: Path) -> Path:
+    """Return the file that holds a folder's weights, or names their shards; the folder where none is."""
+    names = [name for file in WEIGHT_FILES for name in (file, f"{file}.index.json")]
+    return next((folder / name for name in names if (folder / name).is_file()), folder)
+
+
+def expect_finite(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse weights with NaN or infinity, which would look like a fault of whatever computes with them.
+
+    One sum a tensor tells, and costs a read of it; only where that is not finite all numbers are looked at.
+
+    Args:
+        tensors: by name; those on the meta device and those of whole numbers are passed over.
+        path: their file, named in errors.
+
+    Raises:
+        WeightsError: naming file and tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.device.type == "meta" or not tensor.is_floating_point():
+            continue
+        wide = tensor if tensor.dtype in _SUMMABLE else tensor.float()
+        if wide.sum().isfinite():
+            continue
+        bad = int((~wide.isfinite()).sum())
+        if bad:
+            raise WeightsError(
+                f"{path}: tensor {name} holds NaN or infinity in {bad:,} of {tensor.numel():,} numbers: the "
+                "file is damaged, or its training went wrong; take another checkpoint"
+            )
+
+
 def _filled(
     cls: type[Model],
     arguments: dict[str, Any],
@@ -163,6 +203,7 @@ def _filled(
     except (TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
         raise WeightsError(f"{folder / CONFIG_FILE} describes no {cls.__name__}: {error}") from error
     _check_tensors(model.state_dict(), tensors, folder)
+    expect_finite(tensors, weights_file(folder))
     model.load_state_dict(_owned(tensors, dtype or _stored_dtype(tensors)), strict=True, assign=True)
     return model.eval()
 
@@ -174,6 +215,11 @@ def _check_tensors(
         f"tensor {name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in found and found[name].shape != tensor.shape
+    ]
+    problems += [
+        f"tensor {name} holds {str(found[name].dtype).removeprefix('torch.')}, expected {_kind(tensor)}"
+        for name, tensor in expected.items()
+        if name in found and _kind(found[name]) != _kind(tensor)
     ]
     problems += [
         f"tensor {name} of shape {tuple(tensor.shape)} is missing"
@@ -188,6 +234,12 @@ def _check_tensors(
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise WeightsError(f"{folder}: {problems[0]}{more}; weights and {CONFIG_FILE} don't belong together")
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    if tensor.is_complex():
+        return "complex numbers"
+    return "floating-point numbers" if tensor.is_floating_point() else "whole numbers"
 
 
 def _owned(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -238,18 +290,8 @@ def _expect_class(config: Mapping[str, Any], allowed: tuple[str, ...], path: Pat
         raise WeightsError(f"{path}: its class is {name!r}, expected {' or '.join(allowed)}")
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path} can't be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path} must hold a JSON object, not {type(config).__name__}")
-    return config
-
-
 def _shards(index: Path) -> list[Path]:
-    weight_map = _read_config(index).get("weight_map")
+    weight_map = read_model_config(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(f"{index} names no shards (weight_map)")
     paths = [index.parent / Path(str(name)).name for name in sorted({str(v) for v in weight_map.values()})]
@@ -266,7 +308,7 @@ def _read_file(path: Path, device: torch.device) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path, device=str(device))
         tensors = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except _DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} can't be read, it may be damaged: {reason}") from error
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from hierasurg_core.artifacts import read_json, write_json
 from hierasurg_core.errors import DataError, UsageError, WeightsError
+from hierasurg_core.models.configs import check_numbers
 from hierasurg_core.models.digest import weights_digest
 from hierasurg_core.models.stack import CogVideoXStack
 from hierasurg_core.models.warmstart import WarmStart, stage_class, start_from
@@ -314,6 +315,8 @@ def _read_lora_file(folder: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{folder / LORA_FILE} is not of schema {_SCHEMA}; it was written by another version"
         )
+    if isinstance(said.get("arguments"), dict):
+        check_numbers(said["arguments"], str(folder / LORA_FILE))
     missing = {"rank", "alpha", "stage", "base", "arguments", "seed"} - said.keys()
     if missing:
         raise WeightsError(f"{folder / LORA_FILE} is damaged: it lacks {min(missing)}")

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hierasurg_core.artifacts import read_json
-from hierasurg_core.errors import DataError, WeightsError
+from hierasurg_core.errors import WeightsError
 from hierasurg_core.models.compat import NOT_2B, OUR_CLASSES, PUBLIC_CLASSES, class_and_arguments
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.files import CONFIG_FILE
 from hierasurg_core.models.loading import named_tensors, tensor_shapes
 from hierasurg_core.models.stack import CogVideoXStack
@@ -53,8 +53,9 @@ _FIXED: Mapping[str, Any] = {
 _WIDENED = re.compile(r"patch_embed\.proj\.weight|(.+\.norm[12]|norm_out)\.linear\.weight")
 _NEW = re.compile(
     r"(phase|triplet)_(emb|condense)\..+|encoder_segmap\..+|segmap_resblocks\..+|patch_embed\.text_proj\.weight"
-    r"|label_proj\.weight"
+    r"|label_proj\.weight|map_embed\.weight|photo_embed\.(weight|bias)"
 )
+_REFORMED = re.compile(r"(patch_embed\.proj|proj_out)\.(weight|bias)")  # of another form of maps
 _REPLACED = re.compile(r"(phase|triplet)_emb\..+|patch_embed\.text_proj\.weight")
 
 Fate = Literal["copied", "widened", "new"]
@@ -125,11 +126,8 @@ def starting_arguments(part: Path, cls: type[CogVideoXStack], changes: Mapping[s
         WeightsError: The base is no CogVideoX-2b and not of our stage.
     """
     path = part / CONFIG_FILE
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise WeightsError(str(error)) from error
-    name = config.get("_class_name") if isinstance(config, dict) else None
+    config = read_model_config(path)
+    name = config.get("_class_name")
     if name in (*OUR_CLASSES, *PUBLIC_CLASSES):
         found, arguments = class_and_arguments(config, tensor_shapes(part), str(path))
         if found is not cls:
@@ -211,13 +209,16 @@ def plan_start(part: Path, wanted: Mapping[str, Tensor], base: Mapping[str, tupl
         WeightsError: One fits no rule.
     """
     tensors: list[TensorStart] = []
+    on_ids = "photo_embed.weight" in wanted
     for name, tensor in wanted.items():
         shape, found = tuple(tensor.shape), base.get(name)
         if found == shape:
             fate: Fate = "copied"
         elif found is not None and _WIDENED.fullmatch(name) and _is_wider(shape, found):
             fate = "widened"
-        elif _NEW.fullmatch(name) and (found is None or _REPLACED.fullmatch(name)):
+        elif (on_ids and _REFORMED.fullmatch(name)) or (
+            _NEW.fullmatch(name) and (found is None or _REPLACED.fullmatch(name))
+        ):
             fate, found = "new", None
         else:
             said = "is missing" if found is None else f"has shape {_sides(found)}"
@@ -226,7 +227,7 @@ def plan_start(part: Path, wanted: Mapping[str, Tensor], base: Mapping[str, tupl
     used = {tensor.name for tensor in tensors if tensor.fate != "new"}
     unused = tuple(name for name in base if name not in used)
     for name in unused:
-        if not _REPLACED.fullmatch(name):
+        if not (_REPLACED.fullmatch(name) or (on_ids and _REFORMED.fullmatch(name))):
             raise WeightsError(f"{part} is no base for this model: it has no place for {name}")
     return WarmStart(part, tuple(tensors), unused)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from hierasurg_core import video
+from hierasurg_core import pictures
 from hierasurg_core.errors import HieraSurgError, UsageError
 from hierasurg_core.phantom.operation import write_operations
 from hierasurg_core.phantom.sheet import phantom_sheet
@@ -53,7 +53,7 @@ def main() -> int:
             raise UsageError("--videos and --seconds must be at least 1, --seed at least 0")
         device = resolve_device(options.device)
         if options.sheet:
-            video.write_png(options.out, phantom_sheet(options.seed))
+            pictures.write_png(options.out, phantom_sheet(options.seed))
             return 0
         write_operations(
             options.out,

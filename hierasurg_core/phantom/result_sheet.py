@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hierasurg_core.maps import MAX_LEVELS, palette_rgb_N3
 from hierasurg_core.phantom.held_out import BACKGROUND, BORDER
-from hierasurg_core.video import write_png
+from hierasurg_core.pictures import write_png
 
 _BAND_PX = 16
 _GREYS = (14, 15)  # of the palette, which would look like the background

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.config.existing import expect_file, expect_folder, expect_folder_possible
-from hierasurg_core.config.train import final_folder
 from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
 from hierasurg_core.errors import DataError, WeightsError
 from hierasurg_core.models.hub import local_folder
@@ -47,7 +46,7 @@ def expect_training_possible(
     expect_file("--text-vectors", config.text_vectors)
     if config.resume not in _NEW:
         expect_folder("--resume", Path(config.resume), WeightsError)
-    config = dataclasses.replace(config, out=final_folder(config))
+    config = dataclasses.replace(config, out=config.run_folder)
     expect_folder_possible(config.out)
     if config.export not in (None, _PUBLIC):
         expect_folder_possible(Path(config.export))

@@ -40,7 +40,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hierasurg_core.config.train import STUDENT_SUFFIX
+from hierasurg_core.config import STUDENT_SUFFIX as SUFFIX
 from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.generation.solvers import solver_steps, steps_along
 from hierasurg_core.models import (
@@ -53,8 +53,6 @@ from hierasurg_core.models.attention import choose_kernel, use_kernel
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.draws import Draws
 from hierasurg_core.training.stages import M2VStage, S2MStage, SquaredLoss, VelocityModel, emphasised
-
-SUFFIX = STUDENT_SUFFIX
 
 
 @dataclass(frozen=True, eq=False)

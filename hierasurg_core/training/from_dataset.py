@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,29 +20,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hierasurg_core.datasets.dataset import ClipDataset, ClipSample
+from hierasurg_core.datasets.usable import unusable_in_words
 from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.maps import PanopticClip, fit_maps, number_by_appearance
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training.batch import Batch
 
 StageName = Literal["s2m", "m2v"]
 _LARGEST_SEED = 2**63
-
-
-def too_many_ids(dataset: Path) -> DataError:
-    """Returns what to say of a data set without a clip that S2M's colours can show."""
-    return DataError(
-        f"no clip of {dataset} has 20 ids or fewer, as S2M's colours need: label again with --max-objects 18 "
-        "or less, and build the data set again with --no-resume"
-    )
+_BY_CHANCE = 0.25  # of S2M's clips are numbered by chance, so that it relies on no order
 
 
 class DatasetSource:
     """Draws batches from a data set, in a new seeded order each epoch, reading ahead in threads.
 
     All ranks walk the same order and take neighbouring shares of it; an epoch that does not fill the last
-    batch is topped up from the next one. For S2M the latents are those of the coloured maps and the first
-    frame is the photo at S2M's size; for M2V they are drawn from the video's posterior, and one of the stored
-    first frames is taken by chance.
+    batch is topped up from the next one. For S2M the latents are those of the coloured maps, or on ids there
+    are numbered maps instead, and the first frame is the photo at S2M's size. For M2V the latents are drawn
+    from the video's posterior, and one of the stored first frames is taken by chance.
 
     Example:
         >>> source = DatasetSource(open_dataset(Path("dataset")), "m2v", batch=4, device=device)
@@ -62,6 +56,7 @@ class DatasetSource:
         world_size: int = 1,
         threads: int = 2,
         ahead: int = 3,
+        num_numbers: int | None = None,
     ) -> None:
         """Looks for the clips that the stage can use.
 
@@ -75,6 +70,7 @@ class DatasetSource:
             world_size: How many processes share the order.
             threads: That read; with a data set that encodes on the fly, 1.
             ahead: Batches read before they are asked for.
+            num_numbers: N of a model that takes maps in numbers (see `maps.numbering`); None for any other.
 
         Raises:
             UsageError: `batch`, `threads` or `ahead` is not positive.
@@ -83,10 +79,15 @@ class DatasetSource:
         for name, value in (("batch", batch), ("threads", threads), ("ahead", ahead)):
             if not value > 0:
                 raise UsageError(f"{name} {value}: it must be at least 1")
-        usable = clips.paintable() if stage == "s2m" else list(range(len(clips)))
+        paints = stage == "s2m" and num_numbers is None
+        usable = clips.paintable() if paints else list(range(len(clips)))
         if not usable:
-            raise too_many_ids(clips.manifest.folder)
+            raise DataError(
+                f"{clips.manifest.folder} has nothing to train on: "
+                f"{unusable_in_words(len(clips), len(clips))}"
+            )
         self._clips, self._stage, self._usable = clips, stage, np.array(usable)
+        self._num_numbers = num_numbers
         self._batch, self._seed, self._device = batch, seed, torch.device(device)
         self._rank, self._world_size = rank, world_size
         self._threads, self._ahead = threads, ahead
@@ -154,7 +155,8 @@ class DatasetSource:
 
     def _read(self, clip: int, epoch: int, place: int) -> tuple[ClipSample, int]:
         """Returns the clip and the seed of what is drawn for it."""
-        sample = self._clips.get(clip, epoch, with_maps=self._stage == "m2v")
+        with_maps = self._stage == "m2v" or self._num_numbers is not None
+        sample = self._clips.get(clip, epoch, with_maps=with_maps)
         return sample, ((self._seed * 1_000_003 + epoch) * 1_000_003 + place + 1) % _LARGEST_SEED
 
     def _collate(self, drawn: list[tuple[ClipSample, int]]) -> Batch:
@@ -164,6 +166,12 @@ class DatasetSource:
             "triplet_BF": self._moved([sample.triplet_S for sample in samples]).long(),
         }
         ids = tuple(sample.id for sample in samples)
+        numbered = None
+        if self._num_numbers is not None:
+            numbered = self._moved([self._numbered(sample, seed) for sample, seed in drawn])
+        if self._stage == "s2m" and numbered is not None:
+            photo = self._moved([sample.photo_Cij[None] for sample in samples])
+            return Batch(None, photo, ids, numbered_BFHW=numbered, **labels)
         if self._stage == "s2m":
             coloured = self._moved(
                 [sample.coloured_SCij for sample in samples if sample.coloured_SCij is not None]
@@ -187,8 +195,19 @@ class DatasetSource:
             ids,
             maps_BFHW=self._moved([sample.map_SHW for sample in samples if sample.map_SHW is not None]),
             max_id_B=torch.tensor([sample.max_id for sample in samples], device=self._device),
+            numbered_BFHW=numbered,
             **labels,
         )
+
+    def _numbered(self, sample: ClipSample, seed: int) -> NDArray[np.uint8]:
+        """Returns a clip's maps in numbers, a quarter of S2M's clips by chance; at the stage's own size."""
+        assert sample.map_SHW is not None
+        assert self._num_numbers is not None
+        draws = np.random.default_rng(seed)
+        shuffled = draws if self._stage == "s2m" and draws.random() < _BY_CHANCE else None
+        clip = PanopticClip(sample.map_SHW, sample.max_id - 1)
+        numbered = number_by_appearance(clip, self._num_numbers, shuffled).numbered(clip.map_FHW)
+        return numbered if self._stage == "m2v" else fit_maps(numbered, self._clips.manifest.form.map_size_hw)
 
     def _moved(self, arrays: list[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self._device, non_blocking=True)

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hierasurg_core.artifacts import atomic_file
+from hierasurg_core.artifacts import atomic_file, disk_faults_named
+from hierasurg_core.errors import DataError
+from hierasurg_core.text_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,23 @@ class MetricsFile:
     def __init__(self, path: Path, step: int) -> None:
         """Opens the file to go on after `step`; lines of later steps and a torn last line are dropped."""
         if path.exists():
-            kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _at_most(line, step)]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _at_most(line, step)]
             with atomic_file(path) as part:
                 part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        with disk_faults_named(path):
+            self._file = path.open("ab", buffering=0)
 
     def write(self, values: dict[str, Any]) -> None:
-        """Writes one line, readable at once by whoever follows the file."""
-        self._file.write(json.dumps(values, allow_nan=False) + "\n")
-        self._file.flush()
+        """Writes one line, readable at once by whoever follows the file.
+
+        Raises:
+            ResourceError: The disk is full.
+        """
+        line = json.dumps(values, allow_nan=False) + "\n"
+        with disk_faults_named(self._path):
+            self._file.write(line.encode())
 
     def close(self) -> None:
         """Closes the file."""
@@ -137,7 +147,8 @@ class MetricsFile:
 
 def _at_most(line: str, step: int) -> bool:
     try:
-        values = json.loads(line)
-    except json.JSONDecodeError:
+        values = parse_json(line, "a line of the metrics")
+    except DataError:
         return False
-    return isinstance(values, dict) and values.get("step", math.inf) <= step
+    said = values.get("step") if isinstance(values, dict) else None
+    return type(said) is int and said <= step

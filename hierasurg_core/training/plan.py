@@ -17,20 +17,21 @@ from typing import Any
 
 import torch
 
-from hierasurg_core.artifacts import read_json
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig, to_dict
-from hierasurg_core.config.train import final_folder
 from hierasurg_core.datasets.base_choice import PUBLISHED
 from hierasurg_core.datasets.dataset import ClipDataset, PixelDataset, open_dataset
 from hierasurg_core.datasets.encoder import VaeIdentity
 from hierasurg_core.datasets.manifest import Manifest, read_dataset_manifest
 from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN
-from hierasurg_core.errors import DataError, WeightsError
+from hierasurg_core.datasets.usable import count_unusable, unusable_in_words
+from hierasurg_core.errors import DataError, UsageError, WeightsError
 from hierasurg_core.models import CogVideoXStack, find_transformer
+from hierasurg_core.models.configs import read_model_config
 from hierasurg_core.models.encoder import VaeEncoder, identify_vae
 from hierasurg_core.models.files import CONFIG_FILE
 from hierasurg_core.models.hub import is_at_hand, local_folder
+from hierasurg_core.models.ids import ids_arguments
 from hierasurg_core.models.loading import load_scheduler, tensor_shapes
 from hierasurg_core.models.lora import expect_peft, is_lora
 from hierasurg_core.models.text_vectors import TextVectors, load_text_vectors
@@ -46,7 +47,6 @@ from hierasurg_core.runtime import free_memory
 from hierasurg_core.training.base_choice import choose_base
 from hierasurg_core.training.checking import expect_rate
 from hierasurg_core.training.distill import expect_teacher, freeze_maps, make_grid
-from hierasurg_core.training.from_dataset import too_many_ids
 from hierasurg_core.training.memory import (
     MemoryEstimate,
     Workload,
@@ -173,7 +173,7 @@ def plan_training(
     expect_reporter(config.report_to)
     if config.lora_rank:
         expect_peft()
-    config = dataclasses.replace(config, out=final_folder(config))
+    config = dataclasses.replace(config, out=config.run_folder)
     run, is_done = read_record(config.out, config.resume), False
     if run is not None:
         continuation = go_on(config, stage, given, run)
@@ -200,6 +200,11 @@ def plan_training(
         part = base_transformer(base, stage)
         _expect_same_vae(manifest, identify_vae(base, base_name), config, base_name)
         arguments = starting_arguments(part, cls, changes)
+    on_ids = arguments.get("maps") == "ids"
+    if on_ids and config.distill is not None:
+        raise UsageError(
+            f"{config.distill} is an S2M on ids, which samples in 4 to 8 steps as it is: leave out --distill"
+        )
     model = without_weights(cls, arguments)
     if part is not None:
         start = plan_start(part, model.state_dict(), tensor_shapes(part))
@@ -211,7 +216,7 @@ def plan_training(
     if unconditional or (config.distill is not None and stage == "m2v"):
         freeze_maps(model)
     load = count_work(model, config, start, stage, unconditional=unconditional, manifest=manifest)
-    clips = count_clips(manifest, config, stage, world_size)
+    clips = count_clips(manifest, config, stage, world_size, on_ids=on_ids)
     config = _with_steps(config, clips, world_size)
     config, bytes_needed = _with_memory(config, load, device, world_size)
     if run is not None and not is_done:
@@ -270,29 +275,34 @@ def open_clips(
     return PixelDataset(changed, entries, encoder)
 
 
-def count_clips(manifest: Manifest, config: StageConfig, stage: str, world_size: int) -> int:
-    """Returns how many clips the stage can learn from.
+def count_clips(
+    manifest: Manifest, config: StageConfig, stage: str, world_size: int, *, on_ids: bool = False
+) -> int:
+    """Returns how many clips the stage can learn from; an S2M on ids learns from all.
 
     Raises:
         DataError: None, fewer than ranks, or clips without the labels that the stage needs.
     """
-    if manifest.contents != LATENTS:
-        clips = sum(entry.clips for entry in manifest.shards if entry.split == TRAIN)
-    else:
-        opened = open_clips(manifest, config)
-        clips = len(opened.paintable()) if stage == "s2m" else len(opened)
-        if stage == "s2m" or (isinstance(config, TrainM2VConfig) and config.hierarchical):
-            _expect_labels(opened, config.dataset, stage)
-    if not clips and stage == "s2m" and manifest.contents == LATENTS:
-        raise too_many_ids(config.dataset)
-    if not clips:
+    entries = [entry for entry in manifest.shards if entry.split == TRAIN]
+    there = sum(entry.clips for entry in entries)
+    opened = open_clips(manifest, config) if manifest.contents == LATENTS else None
+    if not there:
         raise DataError(
-            f"{config.dataset} has no clip to train on: build it again with other lists of videos"
+            f"{config.dataset} has no clip in its split '{TRAIN}': build it again with other lists"
         )
+    unusable = count_unusable(entry.path for entry in entries) if stage == "s2m" and not on_ids else 0
+    clips = there - unusable
+    if not clips:
+        raise DataError(f"{config.dataset} has nothing to train on: {unusable_in_words(unusable, there)}")
+    if opened is not None and (
+        stage == "s2m" or (isinstance(config, TrainM2VConfig) and config.hierarchical)
+    ):
+        _expect_labels(opened, config.dataset, stage)
     if clips < world_size:
+        left = f"; {unusable_in_words(unusable, there)}" if unusable else ""
         raise DataError(
             f"{config.dataset} has {clips} clips that {stage} can learn from, fewer than the {world_size} "
-            f"processes: give --gpus {clips} or less, or build a larger data set"
+            f"processes: give --gpus {clips} or less, or build a larger data set{left}"
         )
     return clips
 
@@ -314,6 +324,11 @@ def _changes(
     if hierarchical is not None:
         changes["hierarchical"] = hierarchical
     frame_labels = config.frame_labels if isinstance(config, TrainS2MConfig) else None
+    form_of_maps = config.maps if isinstance(config, TrainS2MConfig) else None
+    if form_of_maps == "ids":
+        changes |= {**ids_arguments(), "frame_labels": True}
+    elif form_of_maps == "colours":
+        changes["maps"] = "colours"
     if frame_labels is not None:
         changes["frame_labels"] = frame_labels
     if stage == "s2m" or hierarchical:
@@ -334,7 +349,7 @@ def _expect_same_vae(manifest: Manifest, vae: VaeIdentity, config: StageConfig, 
 
 def _expect_same_shape(start: WarmStart, part: Path) -> None:
     """A student is a copy of its teacher, tensor by tensor."""
-    said = read_json(part / CONFIG_FILE)
+    said = read_model_config(part / CONFIG_FILE)
     expect_teacher(said.get("distilled_steps"), str(part))
     other = [*start.named("widened", "new"), *start.unused]
     if other:

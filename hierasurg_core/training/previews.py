@@ -11,14 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hierasurg_core.artifacts import atomic_folder, ensure_writable_folder
-from hierasurg_core.models import AutoencoderKLCogVideoX, decode_frames, decode_video
+from hierasurg_core.maps import MAX_LEVELS, palette_rgb_N3
+from hierasurg_core.models import AutoencoderKLCogVideoX, decode_frames, decode_video, ids
 from hierasurg_core.runtime import make_generator
 from hierasurg_core.training.batch import Batch
+from hierasurg_core.training.id_stage import S2MIdStage
 from hierasurg_core.training.stages import VelocityModel, VelocityStage
 from hierasurg_core.video import write_mp4
 
@@ -30,7 +35,7 @@ class Previews:
 
     def __init__(
         self,
-        stage: VelocityStage,
+        stage: VelocityStage | S2MIdStage,
         clips: Batch,
         vae: AutoencoderKLCogVideoX,
         out: Path,
@@ -64,27 +69,46 @@ class Previews:
         training = model.training
         model.eval()
         try:
-            latents_BFCHW = sample(model, self._stage, self._clips, steps=self._steps, seed=self._seed)
+            if isinstance(self._stage, S2MIdStage):
+                videos = self._coloured(model, self._stage)
+            else:
+                videos = sample(model, self._stage, self._clips, steps=self._steps, seed=self._seed)
         finally:
             model.train(training)
         if write:
-            self._write(latents_BFCHW, step)
+            self._write(videos, step)
+
+    def _coloured(self, model: nn.Module, stage: S2MIdStage) -> list[NDArray[np.uint8]]:
+        """Returns the maps that S2M on ids makes, painted, uint8 (F, H, W, 3) a clip."""
+        device = self._clips.first_frame_B1CHW.device
+        assert self._clips.numbered_BFHW is not None
+        frames, height, width = self._clips.numbered_BFHW.shape[1:]
+        shape = (frames, stage.num_numbers, height // ids.CELL, width // ids.CELL)
+        generators = [make_generator(self._seed + index) for index in range(len(self._clips))]
+        noise = ids.initial_noise(shape, generators, device)
+        made = stage.sampled(cast(Any, model), self._clips, steps=self._steps, noise_BFNhw=noise)
+        palette_N3 = palette_rgb_N3(MAX_LEVELS)
+        return [palette_N3[map_FHW % MAX_LEVELS] for map_FHW in made.cpu().numpy()]
 
     @torch.no_grad()
-    def _write(self, latents_BFCHW: Tensor, step: int) -> None:
+    def _write(self, videos: Tensor | list[NDArray[np.uint8]], step: int) -> None:
         ensure_writable_folder(self._out / FOLDER)
         maps = self._stage.name.startswith("s2m")
         with atomic_folder(self._out / FOLDER / f"{step:07d}") as part:
-            for clip_id, latents_FCHW in zip(self._clips.ids, latents_BFCHW, strict=True):
-                latents = latents_FCHW[None].to(self._vae.dtype)
-                if maps:
-                    frames_FCHW = decode_frames(self._vae, latents)[0]
-                else:
-                    frames_FCHW = decode_video(self._vae, latents)[0].transpose(0, 1)
-                pixels = ((frames_FCHW[: self._frames].float().clamp(-1, 1) + 1) * 127.5).round()
-                pixels_FHWC = pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            for clip_id, made in zip(self._clips.ids, videos, strict=True):
+                pixels_FHWC = self._decoded(made, maps) if isinstance(made, Tensor) else made
                 name = clip_id.replace("/", "_")
                 write_mp4(part / f"{name}.mp4", pixels_FHWC, fps=1 if maps else self._fps)
+
+    def _decoded(self, latents_FCHW: Tensor, maps: bool) -> NDArray[np.uint8]:
+        """Returns latents as uint8 frames (F, H, W, 3)."""
+        latents = latents_FCHW[None].to(self._vae.dtype)
+        if maps:
+            frames_FCHW = decode_frames(self._vae, latents)[0]
+        else:
+            frames_FCHW = decode_video(self._vae, latents)[0].transpose(0, 1)
+        pixels = ((frames_FCHW[: self._frames].float().clamp(-1, 1) + 1) * 127.5).round()
+        return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ All ranks call `run_training`; rank 0 writes.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from hierasurg_core.artifacts import atomic_file, ensure_writable_folder, read_j
 from hierasurg_core.config import to_dict, write_config
 from hierasurg_core.datasets.plan import LATENTS
 from hierasurg_core.datasets.splits import TRAIN, VAL
-from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.datasets.usable import TOO_MANY_IDS
+from hierasurg_core.errors import UsageError
 from hierasurg_core.models import CogVideoXStack, load_scheduler, load_transformer, load_vae
 from hierasurg_core.models.defaults import read_sampling, write_sampling
 from hierasurg_core.models.digest import weights_digest
@@ -50,6 +51,7 @@ from hierasurg_core.runtime import (
     wait_for_all,
     world_size,
 )
+from hierasurg_core.text_files import parse_json, read_text
 from hierasurg_core.training.batch import Batch
 from hierasurg_core.training.distill import (
     SUFFIX,
@@ -60,6 +62,7 @@ from hierasurg_core.training.distill import (
     make_grid,
 )
 from hierasurg_core.training.from_dataset import DatasetSource, StageName
+from hierasurg_core.training.id_stage import S2MIdStage
 from hierasurg_core.training.plan import TrainingPlan, open_clips
 from hierasurg_core.training.previews import Previews
 from hierasurg_core.training.reporting import open_reporter
@@ -69,6 +72,7 @@ from hierasurg_core.training.trainer import Extras, TrainResult, train
 
 PUBLIC = "public"
 _MATRIX = 8192  # sides of the product that stands for a GPU's peak; an H100 reaches 782 TFLOP/s in bf16
+_LONGEST_METRICS = 1 << 30  # bytes of a run of millions of lines
 
 
 @dataclass(frozen=True)
@@ -223,20 +227,35 @@ def _write_beginnings(plan: TrainingPlan) -> None:
             part.write_text(plan.start.table(), encoding="utf-8")
     write_json(out / DATA, describe_data(config.dataset))
     copy_parts(plan.base, out)
-    write_sampling(read_sampling(plan.base), out)
+    said = read_sampling(plan.base)
+    if plan.start is not None and "photo_embed.weight" in plan.start.named("new"):
+        said.pop("s2m", None)  # how coloured maps are sampled says nothing of ids
+    write_sampling(said, out)
     if config.text_vectors is not None:
         copy_text_vectors(config.text_vectors, out)
 
 
-def build_stage(plan: TrainingPlan, model: CogVideoXStack, device: torch.device) -> VelocityStage:
+def build_stage(
+    plan: TrainingPlan, model: CogVideoXStack, device: torch.device
+) -> VelocityStage | S2MIdStage:
     """Returns what says how the model is trained; a student's brings its teacher."""
     assert plan.base is not None
     alpha_bar_T = load_scheduler(plan.base).alphas_cumprod.to(device)
     if plan.unconditional:
         return UnconditionalStage(alpha_bar_T, model.inner_dim)
+    if model.config["maps"] == "ids":
+        numbers, scale = model.config["out_channels"], model.config["id_scale"]
+        return S2MIdStage(numbers, scale, plan.vectors, compiled=plan.config.compile)
     stage: S2MStage | M2VStage = S2MStage(alpha_bar_T, plan.vectors)
     if plan.stage == "m2v":
-        stage = M2VStage(alpha_bar_T, bool(model.config["hierarchical"]), plan.vectors)
+        together = model.config["maps_a_latent"] if model.config["maps"] == "patches" else 0
+        stage = M2VStage(
+            alpha_bar_T,
+            bool(model.config["hierarchical"]),
+            plan.vectors,
+            maps_a_latent=together,
+            num_numbers=model.config["num_numbers"],
+        )
     return stage if plan.config.distill is None else _distilled(plan, stage, device)
 
 
@@ -270,6 +289,7 @@ def open_data(
         )
     threads = 1 if encoder is not None else 2
     stage_name: StageName = "s2m" if plan.stage == "s2m" else "m2v"
+    numbers = _num_numbers(plan.arguments)
     source = DatasetSource(
         open_clips(manifest, config, TRAIN, encoder),
         stage_name,
@@ -279,15 +299,16 @@ def open_data(
         rank=rank(),
         world_size=world_size(),
         threads=threads,
+        num_numbers=numbers,
     )
     if source.left_out:
-        progress.note(f"{source.left_out} clips have more than 20 ids, too many for S2M's colours: left out")
+        progress.note(f"{source.left_out} clips have {TOO_MANY_IDS}: left out")
     if not config.preview_every:
         return source, None
     shown_clips = None
     if any(entry.split == VAL and entry.clips for entry in manifest.shards):
         held_out = open_clips(manifest, config, VAL, encoder)
-        shown_clips = held_out if plan.stage != "s2m" or held_out.paintable() else None
+        shown_clips = held_out if plan.stage != "s2m" or numbers or held_out.paintable() else None
     if shown_clips is None:
         progress.note("the validation split has no clip for this stage; previews show clips of training")
         shown_clips = open_clips(manifest, config, TRAIN, encoder)
@@ -299,13 +320,21 @@ def open_data(
         device=device,
         threads=threads,
         ahead=1,
+        num_numbers=numbers,
     )
     return source, next(iter(shown))
 
 
+def _num_numbers(arguments: Mapping[str, Any]) -> int | None:
+    """Returns how many numbers a model's maps have; None where it takes no numbers."""
+    if arguments.get("maps") == "ids":
+        return int(arguments["out_channels"])
+    return int(arguments.get("num_numbers", 20)) if arguments.get("maps") == "patches" else None
+
+
 def _previews(
     plan: TrainingPlan,
-    stage: VelocityStage,
+    stage: VelocityStage | S2MIdStage,
     clips: Batch | None,
     device: torch.device,
 ) -> Previews | None:
@@ -424,9 +453,7 @@ def _teacher_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 def _last_metrics(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    last = json.loads(lines[-1]) if lines else {}
-    return {"training loss at the end": f"{last['loss']:.4g}"} if "loss" in last else {}
+    lines = read_text(path, most_bytes=_LONGEST_METRICS).splitlines()
+    last = parse_json(lines[-1], f"the last line of {path}") if lines else {}
+    loss = last.get("loss") if isinstance(last, dict) else None
+    return {"training loss at the end": f"{loss:.4g}"} if isinstance(loss, (int, float)) else {}

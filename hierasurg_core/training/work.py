@@ -12,9 +12,10 @@ import torch
 
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.datasets.manifest import Manifest
-from hierasurg_core.models import CogVideoXStack
+from hierasurg_core.models import CogVideoXStack, ids
 from hierasurg_core.models.conditioning import map_grid
 from hierasurg_core.models.lora import TARGETS, names_in_full
+from hierasurg_core.models.transformers import PIXELS_PER_LATENT
 from hierasurg_core.models.warmstart import WarmStart
 from hierasurg_core.training.distill import calls_of_a_clip
 from hierasurg_core.training.memory import Workload
@@ -43,10 +44,12 @@ def count_work(
     """
     form, arguments = manifest.form, model.config
     patch = arguments["patch_size"]
+    if arguments["maps"] == "ids":
+        patch = patch * ids.CELL // PIXELS_PER_LATENT
     frames = form.seconds if stage == "s2m" else (form.padded_frames - 1) // 4 + 1
     rows, columns = arguments["sample_height"] // patch, arguments["sample_width"] // patch
     stream = 1
-    if stage == "m2v" and not unconditional:
+    if stage == "m2v" and not unconditional and arguments["maps"] == "tokens":
         grid = map_grid(
             form.size_hw, downscale=arguments["map_downscale"], num_blocks=len(arguments["map_widths"])
         )

@@ -29,8 +29,8 @@ from hierasurg_core.models import decode_video, lay_channels_last, single_frame_
 from hierasurg_core.models.attention import kernel_times, use_kernel
 from hierasurg_core.models.latents import decode_frames
 from hierasurg_core.models.quantised import quantise
+from hierasurg_core.pictures import fit_image
 from hierasurg_core.runtime import keep_compiled, make_generator
-from hierasurg_core.video import fit_image
 from tests.benchmarks import full_size
 from tests.benchmarks.full_size import DEVICE, Report, gib, inputs, median_ms, relative
 

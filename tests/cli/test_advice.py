@@ -32,7 +32,8 @@ from hierasurg_cli.app import run
 from hierasurg_core.artifacts import read_json, write_json
 from hierasurg_core.labeling.mini_sam import write_mini
 from hierasurg_core.labeling.segmenter import build_mini_network
-from hierasurg_core.video import read_video, write_mp4, write_png
+from hierasurg_core.pictures import write_png
+from hierasurg_core.video import read_video, write_mp4
 
 ON_CPU = "-q --device cpu"
 EVALUATE = f"evaluate {ON_CPU} --vae none --sam none --replicates 0 --set wall=1 --set classifier=none"

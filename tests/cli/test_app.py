@@ -1,5 +1,6 @@
 """The program from outside: exit codes, one-line messages, what is on which stream, and light help."""
 
+import json
 import os
 import subprocess
 import sys
@@ -90,6 +91,56 @@ def test_generate_refuses_in_one_line(
 ) -> None:
     assert refusal(capsys, "generate", *arguments).startswith(said)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["generate", "--json", "--steps", "0"], 2, "steps must be 1 or more, not 0"),
+        (["extract", "none.mp4", "--json"], 3, "none.mp4"),
+        (["label", "none", "--json", "--device", "cpu"], 3, "none"),
+        (["build-dataset", "none", "--json", "--base", "mini", "--device", "cpu"], 3, "none"),
+        (["train-s2m", "--json", "--nonsense"], 2, "No such option"),
+        (["evaluate", "none", "--json", "--config", "none.yaml"], 2, "none.yaml"),
+        (["nonsense", "--json"], 2, "No such command"),
+    ],
+)
+def test_an_error_with_json_is_one_object_and_one_line(
+    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == code
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert error["exit_code"] == code
+    assert said in error["message"]
+    assert err.splitlines()[-1] == f"hierasurg: {error['message']}"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "err"),
+    [
+        ("/dev/full", 5, "hierasurg: cannot write to stdout: No space left on device; "),
+        ("closed pipe", 0, ""),
+    ],
+)
+def test_a_stdout_that_takes_nothing(stdout: str, code: int, err: str, tmp_path: Path) -> None:
+    if stdout == "closed pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open(stdout, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-m", "hierasurg_cli", "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == code
+    assert done.stderr.startswith(err)
+    assert done.stderr.count("\n") == bool(err)
 
 
 def test_unknown_command_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Results on stdout, everything else on stderr, in text and in JSON."""
 
+import io
 import json
 import logging
 import os
@@ -57,6 +58,69 @@ def test_json_never_says_nan() -> None:
 def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.show_error("a thing\n  is   wrong")
     assert capsys.readouterr().err == "hierasurg: a thing is wrong\n"
+
+
+def test_an_error_steers_no_terminal_and_is_cut_where_it_is_endless(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.show_error("a \x1b[31mred\0 name" + "x" * 5_000_000 + "end")
+    err = capsys.readouterr().err
+    assert err.startswith("hierasurg: a ?[31mred? namexxx")
+    assert " [...] xxx" in err
+    assert err.endswith("xxxend\n")
+    assert len(err) < 2100
+
+
+def test_an_error_as_json_is_one_object_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_error_as_json("a thing\nis wrong", 3)
+    assert json.loads(capsys.readouterr().out) == {"error": {"message": "a thing is wrong", "exit_code": 3}}
+
+
+def test_letters_that_stdout_lacks_are_replaced(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        sink = console.Stdout(file.fileno())
+        with sink.as_text("ascii") as stream:
+            stream.write("é = caf\ud800\n")
+        assert sink.fault is None
+    assert (tmp_path / "out").read_bytes() == b"? = caf?\n"
+
+
+def test_a_reader_that_went_away_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    sink = console.Stdout(writing)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", sink.as_text("utf-8"))
+        console.show_result(Answer(2.0), as_json=True, text=str)
+        codes = [console.exit_code(code, sink) for code in (0, 3)]
+    os.close(writing)
+    assert codes == [0, 3]
+    assert isinstance(sink.fault, BrokenPipeError)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_full_disk_behind_stdout_is_told_after_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "wb") as full, monkeypatch.context() as patch:
+        sink = console.Stdout(full.fileno())
+        patch.setattr(sys, "stdout", sink.as_text("utf-8"))
+        console.show_result(Answer(2.0), as_json=True, text=str)
+        codes = [console.exit_code(code, sink) for code in (0, 3)]
+    assert codes == [5, 3]
+    line = "hierasurg: cannot write to stdout: No space left on device; what was to be printed is lost, but "
+    assert capsys.readouterr().err.splitlines() == [line + "files that were made are whole"] * 2
+
+
+def test_a_stderr_that_takes_nothing_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as patch:
+        stream = io.TextIOWrapper(full, write_through=True)  # pyright: ignore[reportArgumentType] - as Python's own with -u
+        for stderr in (stream, None):
+            patch.setattr(sys, "stderr", stderr)
+            console.show_error("nobody is told")
+        stream.detach()
 
 
 def test_progress_without_a_terminal_is_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,8 @@ import hierasurg_core
 from hierasurg_cli.app import run
 from hierasurg_core.evaluation.report.schema import read_report
 from hierasurg_core.phantom.held_out import uint8_video
-from hierasurg_core.video import read_video, write_mp4, write_png
+from hierasurg_core.pictures import write_png
+from hierasurg_core.video import read_video, write_mp4
 
 COUNT, FRAMES, SIZE_HW = 4, 6, (32, 48)
 MINI = Path(hierasurg_core.__file__).parent / "assets" / "mini"
@@ -267,7 +268,7 @@ def test_what_cannot_be_read_is_named_and_counted(folder: Path, call: Call):
     assert code == 0
     assert f"{COUNT - 1} generated and {COUNT} real clips, 2 files not readable in" in out
     report = read_report(Path("report"))
-    assert [entry.file for entry in report.generated.unreadable] == ["0001"]
+    assert [entry.file for entry in report.generated.unreadable] == ["0001.mp4"]
     assert [entry.file for entry in report.real.unreadable] == ["9999.mp4"]
     assert (report.protocol["num_generated"], report.protocol["num_real"]) == (COUNT - 1, COUNT)
     for file in Path("real").iterdir():

@@ -1,12 +1,14 @@
 """`hierasurg label` from outside: refusals, JSON, and the whole way with random weights."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from true_segmenter import write_frames
 
 from hierasurg_cli.app import run
 from hierasurg_core.labeling.mini_sam import write_mini
@@ -72,7 +74,7 @@ def test_from_the_phantoms_video_to_checked_maps(tmp_path: Path, capsys: pytest.
     line[2] = str(tmp_path / "mini")
     assert run(line) == 0
     result = json.loads(capsys.readouterr().out)
-    assert list(result) == ["out", "videos", "seconds"]
+    assert list(result) == ["out", "videos", "failures", "seconds", "skipped", "passed_over"]
     (video,) = result["videos"]
     assert list(video) == [
         *("name", "folder", "frames", "clips", "entities", "bad_frames", "segmenter", "features"),
@@ -93,3 +95,26 @@ def test_from_the_phantoms_video_to_checked_maps(tmp_path: Path, capsys: pytest.
         *("id_consistency", "temporal_iou", "temporal_iou_truth", "id_switches", "frames"),
     ]
     assert checked["mean"]["frames"] == 17
+
+
+@pytest.mark.slow
+def test_several_processes_tell_once_which_videos_are_not_labelled(tmp_path: Path) -> None:
+    write_frames(tmp_path / "videos" / "video01", 17)
+    write_frames(tmp_path / "videos" / "video02", 3)
+    line = ["label", "--sam", "mini", "--json", "--quiet", "--device", "cpu", "--gpus", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "hierasurg_cli", *line],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 3, done.stderr
+    result = json.loads(done.stdout)
+    assert [video["name"] for video in result["videos"]] == ["video01"]
+    assert [failure["name"] for failure in result["failures"]] == ["video02"]
+    first, second = done.stderr.splitlines()
+    assert first.startswith("hierasurg: video02 has 3 frames (one a second), and a clip takes 16: use ")
+    assert second == "hierasurg: 1 of 2 videos are not labelled"

@@ -21,7 +21,6 @@ from hierasurg_cli.launch import launch
 from hierasurg_core.artifacts import read_json
 from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.config.ranks import Ranks
-from hierasurg_core.config.train import final_folder
 from hierasurg_core.errors import HieraSurgError, ResourceError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -156,10 +155,10 @@ def test_ranks_may_stand_in_a_file(
 
 def test_the_unconditional_stage_has_a_folder_of_its_own() -> None:
     first = TrainM2VConfig(stage="unconditional")
-    assert final_folder(first) == Path("runs/m2v-unconditional")
-    assert final_folder(dataclasses.replace(first, out=Path("x"))) == Path("x")
-    assert final_folder(TrainM2VConfig()) == Path("runs/m2v")
-    assert final_folder(TrainS2MConfig(distill="mini")) == Path("runs/s2m-student")
+    assert first.run_folder == Path("runs/m2v-unconditional")
+    assert dataclasses.replace(first, out=Path("x")).run_folder == Path("x")
+    assert TrainM2VConfig().run_folder == Path("runs/m2v")
+    assert TrainS2MConfig(distill="mini").run_folder == Path("runs/s2m-student")
 
 
 @pytest.mark.slow
@@ -226,6 +225,22 @@ def test_a_rank_that_dies_stops_the_others(folder: Path, launcher_looks: str) ->
     assert "hierasurg: rank 1 was killed by SIGKILL" in err
     assert "Traceback" not in err
     assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_ranks_end_with_a_killed_launcher_and_the_next_run_goes_on(folder: Path) -> None:
+    out = folder / "orphaned"
+    with start(folder, "--steps", "1000000", "--gpus", "2", "--out", out.name) as process:
+        first_steps(process, out)
+        ranks = psutil.Process(process.pid).children()
+        process.kill()
+        for rank in ranks:
+            wait_for_end(rank)
+    done = train(folder, "--steps", "1", "--out", out.name, "--resume", "never")
+    assert done.returncode == 0, done.stderr
+    assert f"orphaned: taking over the lock of process {process.pid} (hierasurg train-s2m)" in done.stderr
+    assert not (out / ".hierasurg.lock").exists()
 
 
 @pytest.mark.slow

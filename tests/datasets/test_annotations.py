@@ -10,10 +10,12 @@ from PIL import Image
 
 from hierasurg_core.datasets.annotations import (
     canonical_name,
+    find_labels,
     load_cholec80_phases,
     load_cholec80_tools,
     load_cholect50,
     load_labels,
+    with_rate_of,
 )
 from hierasurg_core.datasets.describe import describe
 from hierasurg_core.errors import DataError
@@ -104,11 +106,115 @@ def phases_file(path: Path, phases: list[str]) -> Path:
 
 def test_cholec80_phases_are_read(tmp_path: Path) -> None:
     phases = ["Preparation"] * 25 + ["CalotTriangleDissection"] * 25 + ["GallbladderRetraction"] * 25
-    with pytest.raises(DataError, match="line 52: unknown phase"):
+    labels = load_cholec80_phases(phases_file(tmp_path / "video03-phase.txt", phases))
+    assert (labels.name, labels.fps, labels.num_frames) == ("video03", 25, 75)
+    assert [labels.at_second(second)[0] for second in (0, 0.96, 1.0, 1.96, 2.0, 3.0)] == [0, 0, 1, 1, 6, -1]
+    phases[51] = "Suturing"
+    with pytest.raises(DataError, match="line 53: unknown phase 'Suturing'"):
         load_cholec80_phases(phases_file(tmp_path / "video03-phase.txt", phases))
-    labels = load_cholec80_phases(phases_file(tmp_path / "video03-phase.txt", phases[:50]))
-    assert (labels.name, labels.fps, labels.num_frames) == ("video03", 25, 50)
-    assert [labels.at_second(second)[0] for second in (0, 0.96, 1.0, 1.96, 2.0)] == [0, 0, 1, 1, -1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Frame\tPhase\n0\tPreparation\n1\t-1\n2\tGallbladderRetraction\n",
+        b"\xef\xbb\xbfFrame\tPhase\r\n0\tPreparation\r\n1\t-1\r\n2\tGallbladderRetraction\r\n",
+        b"\xef\xbb\xbf0 Preparation\n1 -1\n2 GallbladderRetraction",
+        b"0\tpreparation\t\n1\tnan\n\n2\tgallbladder retraction\n",
+        b"frame,phase\n0,0\n1,-1\n2,6\n",
+        b"0   PREPARATION\n1   -1\n2   Gallbladder Extraction\n",
+        "Frame\tPhase\n0\tPreparation\n1\t-1\n2\tGallbladderRetraction\n".encode("utf-16"),
+    ],
+)
+def test_phase_files_are_read_as_people_write_them(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "video01-phase.txt").write_bytes(content)
+    labels = load_cholec80_phases(tmp_path / "video01-phase.txt")
+    assert labels.phase_F.tolist() == [0, -1, 6]
+    assert (labels.num_unlabelled, labels.missing) == (1, ())
+
+
+def test_the_rate_of_phase_files_is_told_by_their_numbers_or_the_frames(tmp_path: Path) -> None:
+    path = written(tmp_path / "video01-phase.txt", "0\tPreparation\n25\tClippingCutting\n75\tPreparation\n")
+    labels = load_cholec80_phases(path)
+    assert (labels.fps, labels.fps_from, labels.phase_F.tolist()) == (1, "numbers", [0, 2, -1, 0])
+    assert (labels.missing, labels.num_unlabelled) == ((2,), 0)
+    labels = load_cholec80_phases(phases_file(path, ["Preparation"] * 100))
+    assert (labels.fps, labels.fps_from) == (25, "assumed")
+    for seconds, fps, fps_from in ((4, 25, "frames"), (100, 1, "frames"), (30, 25, "assumed")):
+        settled = with_rate_of(labels, seconds)
+        assert (settled.fps, settled.fps_from) == (fps, fps_from)
+
+
+def test_describe_says_which_rate_a_phase_file_is_in(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for number, labels in ((1, 100), (2, 4), (3, 50)):
+        frame_folder(tmp_path / "videos" / f"video0{number}", 4)
+        phases_file(
+            tmp_path / "labels" / f"video0{number}-phase.txt", ["Preparation"] * (labels - 1) + ["-1"]
+        )
+    result = describe(tmp_path / "videos", tmp_path / "labels")
+    assert [line.split("; ")[1] for line in result.lines() if line.startswith("video")] == [
+        "100 labels at 25 fps (by the number of frames), 0 missing, 1 without a phase (-1)",
+        "4 labels at 1 fps (by the number of frames), 0 missing, 1 without a phase (-1)",
+        "50 labels at 25 fps (by the number of frames), 0 missing, 1 without a phase (-1)",
+    ]
+    assert result.phases["preparation"] == 99 + 3 + 49
+    assert [one["labels_unlabelled"] for one in result.to_dict()["operations"]] == [1, 1, 1]
+
+
+def test_cholec80_is_found_under_its_parent(tmp_path: Path) -> None:
+    for name in ("phase_annotations", "tool_annotations"):
+        (tmp_path / name).mkdir()
+    phases_file(tmp_path / "phase_annotations" / "video01-phase.txt", ["Preparation"] * 50)
+    (tmp_path / "phase_annotations" / "video01-timestamp.txt").write_text("Frame\tTimestamp\n")
+    rows = "0\t1\t0\t1\t0\t0\t0\t0\n25\t0\t0\t1\t0\t0\t0\t1\n"
+    written(tmp_path / "tool_annotations" / "video01-tool.txt", f"Frame\tA\tB\tC\tD\tE\tF\tG\n{rows}")
+    found = find_labels(tmp_path)
+    assert found.labels["video01"].num_frames == 50
+    assert found.labels["video01"].tools == {0: (0, 2), 1: (2, 6)}
+    assert [one.path.name for one in found.skipped] == ["video01-timestamp.txt"]
+    frame_folder(tmp_path / "videos" / "video01", 2)
+    described = describe(tmp_path / "videos", tmp_path)
+    assert (described.instruments["hook"], described.instruments["grasper"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"fps": 1, "fps": 25}', "the key 'fps' is given twice; keep one of them"),
+        ('{"annotations": {"3": [], "3": []}}', "the key '3' is given twice"),
+        ("9" * 5000, r"the number '9+ \.\.\. \(5,000 characters\) has more than 20 digits"),
+        ('{"num_frames": ' + "9" * 4000 + "}", r"\(4,000 characters\) has more than 20 digits"),
+        ("[" * 200_000, "it nests deeper than 64"),
+        ('{"annotations": {"' + "1" * 5000 + '": []}, "fps": 1, "num_frames": 5}', "is no number of a frame"),
+        (
+            '{"annotations": {}, "fps": 1, "num_frames": 5, "categories": {"phase": [1]}}',
+            "phase is .1., not names",
+        ),
+    ],
+)
+def test_hostile_json_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        load_cholect50(written(tmp_path / "VID01.json", text))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        text = json.dumps(cholect50({"0": [GRASPER]}))
+        (tmp_path / "VID01.json").write_text(text, encoding=encoding)
+        assert load_cholect50(tmp_path / "VID01.json").triplets_F[0] == (17,)
+
+
+def test_a_bad_file_costs_its_operation(tmp_path: Path) -> None:
+    written(tmp_path / "VID01.json", "{")
+    written(tmp_path / "VID02.json", cholect50({"0": [GRASPER]}))
+    written(tmp_path / "seq_1.json", cholect50({"0": [HOOK]}))
+    found = find_labels(tmp_path, ["seq_1"])
+    assert list(found.labels) == ["seq_1", "video02"]
+    assert list(found.faults) == ["video01"]
+    assert "is no JSON: line 1" in found.faults["video01"]
+    assert list(find_labels(tmp_path).labels) == ["video02"]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +224,8 @@ def test_cholec80_phases_are_read(tmp_path: Path) -> None:
         ("0\tPreparation\n0\tPreparation\n", "line 2: frame 0 is listed twice"),
         ("0\tPreparation\t1\n", "line 1 has 3 columns, not 2"),
         ("Frame\tPhase\n-1\tPreparation\n", "line 2: '-1' is no number of a frame"),
+        (f"{'9' * 5000}\tPreparation\n", "line 1: '99999.*' is no number of a frame"),
+        ("\N{SUPERSCRIPT TWO}\tPreparation\n0\tPreparation\n\N{SUPERSCRIPT TWO}\tPreparation\n", "line 3: "),
     ],
 )
 def test_bad_phase_files_are_named(tmp_path: Path, text: str, said: str) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 
 from hierasurg_core.config import BuildDatasetConfig
 from hierasurg_core.datasets.base_choice import choose_base
-from hierasurg_core.video import write_png
+from hierasurg_core.pictures import write_png
 
 
 def frames(folder: Path, name: str, comment: str | None) -> None:

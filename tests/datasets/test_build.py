@@ -9,6 +9,7 @@ import pytest
 import torch
 from forked import start
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_datasets import build, build_aloud, config, encoder, map_of, write_operation, write_vae
 
 from hierasurg_cli.app import run
@@ -17,8 +18,9 @@ from hierasurg_core.config import BuildDatasetConfig
 from hierasurg_core.datasets.dataset import ClipSample, open_dataset
 from hierasurg_core.datasets.manifest import read_dataset_manifest
 from hierasurg_core.errors import DataError
-from hierasurg_core.maps import colour_map
-from hierasurg_core.video import read_image
+from hierasurg_core.maps import colour_map, save_map_png
+from hierasurg_core.pictures import read_image
+from hierasurg_core.progress import SilentProgress
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,6 +86,23 @@ def test_manifest_tells_what_there_is(built: Path) -> None:
     manifest = read_dataset_manifest(built / "dataset")
     assert manifest.form.size_hw == (32, 48)
     assert manifest.vae.scaling_factor == 0.7
+
+
+def test_the_manifest_keeps_what_extract_did_to_pixels(operations: Path) -> None:
+    folder = operations / "videos" / "video01"
+    count = len(list(folder.glob("*.png")))
+    for path in folder.glob("*.png"):
+        Image.open(path).save(path.with_suffix(".jpg"))
+    with Image.open(folder / "000000.jpg") as image:
+        size_hw = [image.height, image.width]
+    said = {"schema": 1, "complete": True, "name": "video01", "fps": 1, "num_frames": count, "black": []}
+    more = {"size_hw": size_hw, "digest": "0", "settings": {"start": 0}, "pixels": ["deinterlaced (bwdif)"]}
+    (folder / "extract.json").write_text(json.dumps({**said, **more}))
+    wanted = config(operations, on_the_fly=True)
+    build(wanted)
+    videos = json.loads((wanted.out / "manifest.json").read_text())["videos"]
+    assert videos["video01"]["pixels"] == ["deinterlaced (bwdif)"]
+    assert "pixels" not in videos["video02"]
 
 
 def test_frames_alone_are_encoded_once(operations: Path) -> None:
@@ -331,9 +350,80 @@ def test_json_of_the_command(operations: Path, capsys: pytest.CaptureFixture[str
     said = json.loads(capsys.readouterr().out)
     assert set(said) == {
         *("out", "contents", "videos", "clips", "black", "unlabelled", "built", "pictures", "bytes"),
-        *("seconds", "clips_per_second", "encoder_busy", "bytes_a_clip"),
+        *("seconds", "clips_per_second", "encoder_busy", "bytes_a_clip", "skipped", "passed_over"),
+        *("s2m_unusable", "s2m_reason", "no_phase"),
     }
     assert said["built"] == 8
+    assert said["s2m_unusable"] == {"train": 0, "val": 0}
+    assert said["skipped"] == []
     assert "notice" not in json.loads((wanted.out / "manifest.json").read_text())
     assert run(["build-dataset", "--config", str(wanted.out / "build-dataset.yaml"), "-q"]) == 0
     assert "built 0 clips" in capsys.readouterr().out
+
+
+def test_clips_that_s2m_cannot_use_are_counted(operations: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many_HW = (np.arange(32 * 48) // 48).reshape(32, 48).astype(np.uint8)  # 32 ids
+    save_map_png(operations / "videos" / "video01_masks" / "000000.png", many_HW, 40)
+    wanted = config(operations, val_fraction=0.0)
+    result = build(wanted)
+    assert result.clips == {"train": 8, "val": 0}
+    assert result.s2m_unusable == {"train": 1, "val": 0}
+    manifest = json.loads((wanted.out / "manifest.json").read_text())
+    assert manifest["s2m_unusable"] == {"train": 1, "val": 0}
+    assert manifest["s2m_reason"] == "more than 20 ids, which S2M's colours cannot tell apart"
+    assert [video["s2m_unusable"] for video in manifest["videos"].values()] == [1, 0, 0]
+    arguments = [str(wanted.videos), str(wanted.out), "--labels", str(wanted.labels), "--base", wanted.base]
+    assert run(["build-dataset", *arguments, "--val-fraction", "0", "--device", "cpu", "-q"]) == 0
+    assert "S2M cannot learn from 1 of 8 clips: they have more than 20 ids" in capsys.readouterr().out
+    index = build(config(operations, val_fraction=0.0, on_the_fly=True, out=operations / "index"))
+    assert index.s2m_unusable == {"train": 1, "val": 0}
+
+
+def test_operations_of_any_name_are_built(operations: Path) -> None:
+    for kind in ("video03", "video03_masks"):
+        folder = operations / "videos" / kind
+        folder.rename(folder.with_name(kind.replace("video03", "seq_1")))
+    (operations / "labels" / "VID03.json").rename(operations / "labels" / "seq_1.json")
+    (operations / "videos" / "notes.txt").touch()
+    (operations / "val.txt").write_text("seq_1\n")
+    wanted = config(operations, val=operations / "val.txt")
+    result = build(wanted)
+    assert result.clips == {"train": 6, "val": 2}
+    assert [one.path.name for one in result.skipped] == ["notes.txt"]
+    assert {clip.split("/")[0] for clip in (open_dataset(wanted.out, "val").get(0).id,)} == {"seq_1"}
+    assert build(config(operations, val=operations / "val.txt", resume=False)).built == 8
+
+
+def test_two_folders_of_one_operation_are_refused_where_they_count(operations: Path) -> None:
+    shutil.copytree(operations / "videos" / "video03", operations / "videos" / "VID03")
+    with pytest.raises(DataError, match=r"VID03 and .*video03 are both video03: keep one"):
+        build(config(operations))
+    (operations / "train.txt").write_text("video01\n")
+    (operations / "val.txt").write_text("video02\n")
+    lists = {"train": operations / "train.txt", "val": operations / "val.txt"}
+    assert build(config(operations, **lists)).videos == 2
+
+
+def test_phases_without_a_name_and_their_rate_are_said(operations: Path) -> None:
+    for name in ("VID01", "VID02", "VID03"):
+        (operations / "labels" / f"{name}.json").unlink()
+    for name, seconds in (("video01", 18), ("video02", 22), ("video03", 17)):
+        rows = [f"{frame}\t{'-1' if frame < 5 else 'GallbladderRetraction'}" for frame in range(25 * seconds)]
+        (operations / "labels" / f"{name}-phase.txt").write_text("\n".join(["Frame\tPhase", *rows]))
+    said = Notes()
+    result = build(config(operations), said)
+    assert result.no_phase == 15
+    assert "3 phase files: 25 labels a second (by the number of frames)" in said.notes
+    assert "15 labels of 3 videos have no phase (-1): they count as unlabelled" in said.notes
+    clip = open_dataset(operations / "dataset").get(0)
+    assert set(clip.phase_S.tolist()) <= {-1, 6}
+
+
+class Notes(SilentProgress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)

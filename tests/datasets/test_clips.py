@@ -11,7 +11,7 @@ from hierasurg_core.datasets.frames import read_manifest
 from hierasurg_core.datasets.mapfiles import VideoMaps
 from hierasurg_core.errors import DataError
 from hierasurg_core.maps import PanopticClip, colour_map, fit_maps, palette_levels, save_map_png
-from hierasurg_core.video import write_png
+from hierasurg_core.pictures import write_png
 
 ONE_FPS = ClipForm(fps=1, step=1, size_hw=SIZE_HW, map_size_hw=(16, 16), first_frames=2, seed=0)
 EIGHT_FPS = dataclasses.replace(ONE_FPS, fps=8, step=8)
@@ -160,3 +160,15 @@ def test_another_rate_is_refused(tmp_path: Path) -> None:
     folder = dataclasses.replace(good.folder, fps=8.0)
     with pytest.raises(DataError, match="video01 was extracted at 8 fps, not 1: give --fps 8"):
         ClipReader(folder, good.maps, None, ONE_FPS, flip=0, dropout=0)
+
+
+def test_a_rate_that_no_clip_has_is_never_advised(tmp_path: Path) -> None:
+    write_operation(tmp_path, 1, 20)
+    good = reader(tmp_path)
+    folder = dataclasses.replace(good.folder, fps=2.0)
+    with pytest.raises(DataError) as caught:
+        ClipReader(folder, good.maps, None, ONE_FPS, flip=0, dropout=0)
+    assert str(caught.value) == (
+        "video01 was extracted at 2 fps, but clips have 1 or 8: extract it again with --fps 1 (--overwrite, "
+        "if it has maps)"
+    )

@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import ExtractConfig
 from hierasurg_core.datasets.extract import ExtractResult, extract, read_manifest
 from hierasurg_core.errors import DataError, UsageError
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image
 
 
 def run(source: Path, out: Path, **settings: Any) -> ExtractResult:
@@ -89,10 +90,14 @@ def test_times_that_the_container_rounds(tmp_path: Path) -> None:
     assert numbers_in(tmp_path / "out" / "video01") == list(range(60))
 
 
-def test_a_slow_video_repeats_its_frames(tmp_path: Path) -> None:
+def test_more_frames_than_a_video_shows_are_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "video01.mp4", even_ticks(6, 6400), rate=2)
-    run(tmp_path / "video01.mp4", tmp_path / "out", fps=8.0)
-    assert numbers_in(tmp_path / "out" / "video01") == [index // 4 for index in range(24)]
+    failure = run(tmp_path / "video01.mp4", tmp_path / "out", fps=8.0).failures[0]
+    assert "shows 2 frames a second: --fps 8 asks for more; give --fps 2 or less" in failure.message
+    assert failure.exit_code == 2
+    assert not (tmp_path / "out").exists(), "nothing is begun"
+    run(tmp_path / "video01.mp4", tmp_path / "out", fps=2.0)
+    assert numbers_in(tmp_path / "out" / "video01") == list(range(6))
 
 
 def test_what_is_left_undecoded_changes_no_byte(at_25: Path, tmp_path: Path) -> None:
@@ -147,7 +152,7 @@ def test_the_manifest(at_25: Path, tmp_path: Path) -> None:
     assert (content["codec"], content["kept"], content["undecodable"]) == ("h264", 5, 0)
     assert content["digest"] == folder.digest
     assert len(folder.digest) == 64
-    assert list(result.to_dict()) == ["out", "videos", "failures", "seconds"]
+    assert list(result.to_dict()) == ["out", "videos", "failures", "seconds", "skipped", "passed_over"]
     assert (tmp_path / "extract.yaml").read_text().startswith("extract:\n")
 
 
@@ -166,8 +171,14 @@ def test_a_folder_of_videos_by_its_list(at_25: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the 1 operations"):
         run(source, tmp_path / "none", only=tmp_path / "list.txt")
     (source / "VID10.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match=r"VID10\.mp4 and .*video10\.MP4 are both video10"):
-        run(source, tmp_path / "twice")
+    result = run(source, tmp_path / "twice")
+    assert [video.name for video in result.videos] == ["my operation", "video01", "video02"]
+    assert [failure.name for failure in result.failures] == ["video10"]
+    assert re.search(r"VID10\.mp4 and .*video10\.MP4 are both video10", result.failures[0].message)
+    assert result.exit_code == 3
+    assert {path["path"] for path in result.to_dict()["skipped"]} == {
+        str(source / name) for name in ("notes.txt", "VID10.mp4", "video10.MP4")
+    }
 
 
 def test_sources_and_frames_may_share_a_folder(at_25: Path, tmp_path: Path) -> None:
@@ -220,3 +231,103 @@ def test_a_folder_without_a_manifest_is_read_too(tmp_path: Path) -> None:
     (tmp_path / "video01" / "000001.png").unlink()
     with pytest.raises(DataError, match="lacks frame 000001"):
         read_manifest(tmp_path / "video01")
+
+
+def named_images(folder: Path, **numbers: int) -> Path:
+    """Writes pictures that carry a number under names of any form; `__` stands for a dot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, number in numbers.items():
+        Image.fromarray(numbered_frame(number)).save(folder / name.replace("__", "."))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["{:06d}.png", "{}.PNG", "frame_{:04d}.jpg", "a1_{:06d}_9.bmp", "s {}.webp"])
+def test_images_of_any_name_become_frames(form: str, tmp_path: Path) -> None:
+    (tmp_path / "in" / "seq_1").mkdir(parents=True)
+    for number in range(12):
+        Image.fromarray(numbered_frame(number)).save(tmp_path / "in" / "seq_1" / form.format(number))
+    result = run(tmp_path / "in", tmp_path / "out")
+    assert [(video.name, video.num_frames) for video in result.videos] == [("seq_1", 12)]
+    assert numbers_in(tmp_path / "out" / "seq_1") == list(range(12))
+
+
+def test_numbering_from_one_is_said_and_settled(tmp_path: Path) -> None:
+    write_images(tmp_path / "in" / "VID01", [1, 2, 3])
+    said = Notes()
+    extract(ExtractConfig(source=tmp_path / "in", out=tmp_path / "auto"), said)
+    assert numbers_in(tmp_path / "auto" / "video01") == [1, 2, 3]
+    assert "numbered from 000001.png, which is taken as second 0" in said.notes[0]
+    assert manifest(tmp_path / "auto")["first_index"] == 1
+    assert run(tmp_path / "in", tmp_path / "auto", first_index=0).videos[0].skipped is False
+    for first, numbers in ((0, [1, 1, 2, 3]), (1, [1, 2, 3]), (2, [2, 3])):
+        run(tmp_path / "in", tmp_path / str(first), first_index=first)
+        assert numbers_in(tmp_path / str(first) / "video01") == numbers
+        assert manifest(tmp_path / str(first))["first_index"] == first
+    assert manifest(tmp_path / "0")["filled"] == [0]
+    assert "before --first-index 9" in run(tmp_path / "in", tmp_path / "9", first_index=9).failures[0].message
+
+
+def test_a_long_gap_before_the_first_image_takes_a_start(tmp_path: Path) -> None:
+    write_images(tmp_path / "in" / "VID01", [30, 31])
+    result = run(tmp_path / "in", tmp_path / "out", first_index=0)
+    assert "lacks its first 30 seconds" in result.failures[0].message
+    assert "--start 30" in result.failures[0].message
+    run(tmp_path / "in", tmp_path / "out", first_index=0, start=30.0)
+    assert numbers_in(tmp_path / "out" / "video01") == [30, 31]
+    assert read_manifest(tmp_path / "out" / "video01").start == 30
+
+
+def test_every_25th_number_is_a_second(tmp_path: Path) -> None:
+    write_images(tmp_path / "in" / "VID01", [0, 25, 75])
+    said = Notes()
+    extract(ExtractConfig(source=tmp_path / "in", out=tmp_path / "out"), said)
+    assert numbers_in(tmp_path / "out" / "video01") == [0, 25, 25, 75]
+    assert manifest(tmp_path / "out")["index_step"] == 25
+    assert any("numbers rise by 25" in note for note in said.notes)
+
+
+def test_a_folder_of_images_that_is_not_right_costs_itself(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    write_images(source / "VID01", [0, 1])
+    named_images(source / "twice", **{"7__png": 0, "007__png": 1})
+    named_images(source / "sizes", **{"0__png": 0})
+    Image.new("RGB", (40, 30)).save(source / "sizes" / "1.png")
+    write_images(source / "sparse", [0, 1, 40])
+    named_images(source / "forms", left_0__png=0, right_0__png=0)
+    named_images(source / "mixed", **{"0__png": 0, "1__jpg": 1})
+    said = Notes()
+    result = extract(ExtractConfig(source=source, out=tmp_path / "out"), said)
+    assert [video.name for video in result.videos] == ["mixed", "video01"]
+    messages = {failure.name: failure.message for failure in result.failures}
+    assert list(messages) == ["forms", "sizes", "sparse", "twice"]
+    assert "mixes several kinds of names: left_0.png (1), right_0.png (1)" in messages["forms"]
+    assert "1.png is 30x40 (rows x columns), but the images before it are 64x96" in messages["sizes"]
+    assert "holds 3 images numbered 0 to 40, so most numbers are missing" in messages["sparse"]
+    assert "holds number 7 twice, as 007.png and 7.png" in messages["twice"]
+    assert result.exit_code == 3
+    assert any("of several kinds (1 .png, 1 .jpg)" in note for note in said.notes)
+    assert [video.name for video in run(source / "sizes", tmp_path / "fit", size="32x48").videos] == ["sizes"]
+
+
+def test_a_hole_and_a_bad_image_are_told_apart(tmp_path: Path) -> None:
+    write_images(tmp_path / "in" / "VID01", [0, 1, 3, 4])
+    (tmp_path / "in" / "VID01" / "000004.png").write_bytes(b"none")
+    said = Notes()
+    extract(ExtractConfig(source=tmp_path / "in", out=tmp_path / "out"), said)
+    assert "1 images are missing and 1 images are no readable images (first 000004.png)" in said.notes[0]
+    assert "the first at frame 000002" in said.notes[0]
+    assert manifest(tmp_path / "out")["filled"] == [2, 4]
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    return json.loads((out / "video01" / "extract.json").read_text())
+
+
+class Notes(SilentProgress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)

@@ -210,3 +210,79 @@ def test_nothing_to_extract(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds neither videos"):
         run(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Noted(SilentProgress):
+    """Remembers what the user would be told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def with_maps(whole: Path, folder: Path, *, by_label: bool = True) -> Path:
+    """Frames at 1 fps with what label leaves beside them."""
+    run(whole / "video01.mp4", folder, fps=1.0)
+    masks = folder / "video01_masks"
+    masks.mkdir()
+    (masks / "000000.pkl").write_bytes(b"a map")
+    (folder / "video01_overlay.mp4").write_bytes(b"a video")
+    if by_label:
+        (masks / "label.json").write_text("{}")
+    return masks
+
+
+@pytest.mark.parametrize("change", [{"fps": 2.0}, {"size": "16x16"}, {"end": 5.0}, {"quality": 80}])
+def test_frames_that_have_maps_stay(whole: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    masks = with_maps(whole, tmp_path)
+    before = folder_digests(tmp_path / "video01")
+    with pytest.raises(DataError) as caught:
+        run(whole / "video01.mp4", tmp_path, **{"fps": 1.0, **change})
+    assert str(caught.value) == (
+        f"{tmp_path}/video01: 10 frames at 1 fps with maps in {masks} would be replaced by other frames: "
+        "give another OUT, or --overwrite, which deletes these frames and maps"
+    )
+    assert folder_digests(tmp_path / "video01") == before
+    assert (masks / "000000.pkl").read_bytes() == b"a map"
+    assert run(whole / "video01.mp4", tmp_path, fps=1.0).videos[0].skipped
+
+
+def test_overwrite_replaces_frames_and_deletes_their_maps(whole: Path, tmp_path: Path) -> None:
+    masks = with_maps(whole, tmp_path)
+    told = Noted()
+    config = ExtractConfig(source=whole / "video01.mp4", out=tmp_path, fps=0.5, overwrite=True)
+    result = extract(config, told)
+    assert (result.exit_code, result.videos[0].num_frames) == (0, 5)
+    assert told.notes == [
+        f"{tmp_path}/video01: 10 frames at 1 fps are replaced",
+        f"{masks}: the maps of the frames before are deleted",
+    ]
+    assert sorted(path.name for path in (tmp_path / "video01").iterdir()) == [
+        *(f"00000{index}.jpg" for index in range(5)),
+        "extract.json",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["extract.yaml", "video01"]
+    again = Noted()
+    assert extract(config, again).videos[0].skipped
+    assert again.notes == []
+
+
+def test_frames_without_maps_are_replaced_and_it_is_said(whole: Path, tmp_path: Path) -> None:
+    run(whole / "video01.mp4", tmp_path, fps=1.0)
+    told = Noted()
+    result = extract(ExtractConfig(source=whole / "video01.mp4", out=tmp_path, fps=2.0), told)
+    assert result.videos[0].num_frames == 20
+    assert told.notes == [f"{tmp_path}/video01: 10 frames at 1 fps are replaced"]
+
+
+def test_maps_of_others_are_never_deleted(whole: Path, tmp_path: Path) -> None:
+    masks = with_maps(whole, tmp_path, by_label=False)
+    result = run(whole / "video01.mp4", tmp_path, fps=2.0, overwrite=True)
+    assert result.failures[0].message == (
+        f"{masks} holds maps that label did not write (label.json is missing): move them away, or give "
+        "another OUT"
+    )
+    assert (masks / "000000.pkl").read_bytes() == b"a map"
+    assert len(numbers_in(tmp_path / "video01")) == 10

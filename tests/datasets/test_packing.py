@@ -1,3 +1,6 @@
+import tracemalloc
+import zlib
+
 import numpy as np
 import pytest
 
@@ -24,5 +27,15 @@ def test_flat_maps_take_next_to_nothing() -> None:
 def test_damaged_bytes_are_refused() -> None:
     packed = pack_map(np.random.default_rng(0).integers(0, 5, (16, 16)).astype(np.uint8))
     for data in (packed[:-3], b"", pack_map(np.zeros((8, 8), np.uint8))):
-        with pytest.raises(ValueError, match=r"Error|buffer|shape"):
+        with pytest.raises(ValueError, match=r"Error|buffer|shape|cut off"):
             unpack_map(data, np.zeros((16, 16), np.uint8))
+
+
+def test_a_stream_of_gigabytes_is_not_unpacked() -> None:
+    bomb = zlib.compress(bytes(1 << 28))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="cut off, or holds more than 261 bytes"):
+        unpack_map(bomb, np.zeros((16, 16), np.uint8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6

@@ -1,13 +1,16 @@
 import filecmp
+import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import largest_file
 from safetensors.numpy import load_file
 
 from hierasurg_core.datasets.shards import Shard, ShardWriter, read_fingerprint
-from hierasurg_core.errors import DataError
+from hierasurg_core.errors import DataError, ResourceError
 
 
 def write(path: Path) -> None:
@@ -78,6 +81,77 @@ def test_damaged_and_foreign_files_are_refused(
         Shard(path)
 
 
+def shard_of(**tensors: dict[str, object]) -> bytes:
+    """A shard of 16 bytes of numbers whose header describes these tensors."""
+    metadata = {"format": "hierasurg dataset", "fingerprint": "{}"}
+    header = json.dumps({"__metadata__": metadata, **tensors}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(range(16))
+
+
+def tensor(begin: object, end: object, shape: object, dtype: str = "U8") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def test_the_shard_written_by_hand_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(shard_of(a=tensor(0, 4, [4]), b=tensor(4, 16, [2, 3], "I16")))
+    assert Shard(path).tensors["a"].tolist() == [0, 1, 2, 3]
+    assert Shard(path).tensors["b"].tolist() == [[0x0504, 0x0706, 0x0908], [0x0B0A, 0x0D0C, 0x0F0E]]
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"a": tensor(-4, 0, [4])},
+        {"a": tensor(0, 17, [17])},
+        {"a": tensor(4, 0, [-4])},
+        {"a": tensor(0, 4, [-2, -2])},
+        {"a": tensor(0, 0, [2**32, 2**32])},
+        {"a": tensor(0, 4, [2**63, 4])},
+        {"a": tensor(0, 2**63, [2**63])},
+        {"a": tensor(0, 4, [4.0])},
+        {"a": tensor(0, 4, [True, 4])},
+        {"a": tensor(0, 4, "4")},
+        {"a": tensor("0", "4", [4])},
+        {"a": tensor(0, 4, [1] * 40 + [4])},
+        {"a": tensor(0, 8, [8]), "b": tensor(4, 12, [8])},
+        {"a": tensor(0, 4, [4]), "b": tensor(0, 4, [4])},
+        {"a": tensor(4, 8, [4])},
+        {"a": {"dtype": "U8"}},
+        {"a": {"dtype": ["U8"], "shape": [4], "data_offsets": [0, 4]}},
+        {"a": 3},
+    ],
+    ids=lambda value: "",
+)
+def test_a_header_that_cannot_be_is_refused(tensors: dict[str, dict[str, object]], tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(shard_of(**tensors))
+    with pytest.raises(DataError, match=rf"^the shard {path} is damaged \(.*delete it and build"):
+        Shard(path)
+
+
+@pytest.mark.parametrize("header", [b"[" * 100_000, b'{"a": 1, "a": 2}', b"9" * 5000, b"[]", b"\xff"])
+def test_a_hostile_header_is_one_line(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(DataError, match=r"is no (safetensors file|shard)"):
+        Shard(path)
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the shard"):
         Shard(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("size", [100, 5000, 20000])
+def test_a_full_disk_leaves_nothing_of_a_shard(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "video01-00000.safetensors"
+    rows = np.arange(4000, dtype=np.int32)
+    with (
+        largest_file(size),
+        pytest.raises(ResourceError, match=r"cannot write .*video01-00000.safetensors: larger than a file"),
+        ShardWriter(path, {"schema": 1}) as shard,
+    ):
+        for _ in range(2):
+            shard.append("start", rows)
+    assert list(tmp_path.iterdir()) == []

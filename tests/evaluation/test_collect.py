@@ -21,8 +21,8 @@ from hierasurg_core.evaluation.evaluate import EvaluateResult, evaluate
 from hierasurg_core.evaluation.protocol import Protocol, save_protocol
 from hierasurg_core.evaluation.recordings import Clip, Recording, cut
 from hierasurg_core.evaluation.sides import open_side
+from hierasurg_core.pictures import write_png
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import write_png
 
 COUNT, FRAMES, SIZE_HW = 5, 6, (32, 48)
 CPU = torch.device("cpu")

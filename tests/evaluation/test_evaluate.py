@@ -178,6 +178,29 @@ def test_other_samples_are_measured_anew(world: Path, tmp_path: Path):
     assert other.measured == 1
 
 
+def test_a_report_of_others_is_replaced_with_a_word(world: Path, tmp_path: Path):
+    class Noted(SilentProgress):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, message: str) -> None:
+            self.notes.append(message)
+
+    def notes(**changes: Any) -> list[str]:
+        told = Noted()
+        evaluate(settings(world, tmp_path / "report", **changes), told, CPU, mini=world / "mini")
+        return [note for note in told.notes if "report.json" in note]
+
+    replaced = (
+        f"{tmp_path}/report/report.json: the report of other samples or settings that was there is replaced"
+    )
+    assert notes() == []
+    assert notes(batch=2) == []
+    assert notes(num=4) == [replaced]
+    (tmp_path / "report" / "evaluate.yaml").unlink()
+    assert notes(num=4) == [replaced]
+
+
 def test_a_video_that_breaks_while_it_is_read_is_named_and_left_out(world: Path, tmp_path: Path):
     shutil.copytree(world / "samples", tmp_path / "samples")
     whole = (tmp_path / "samples" / "0002.mp4").read_bytes()

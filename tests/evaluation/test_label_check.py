@@ -57,7 +57,10 @@ def test_a_folder_of_clips_against_pngs_with_gaps(tmp_path: Path) -> None:
         for second in (0, 1, 2, 9, 18, 30):
             save_map_png(truth / f"{name}_masks" / f"{second:06d}.png", square(column), 1)
     said = checked(found, truth)
-    assert list(said) == ["maps", "truth", "videos", "mean"]
+    assert list(said) == ["maps", "truth", "videos", "mean", "failures", "skipped"]
+    assert said["skipped"] == [
+        {"path": str(found / "video03_masks"), "reason": f"{truth} holds no true maps of it"}
+    ]
     videos, mean = said["videos"], said["mean"]
     assert isinstance(videos, list)
     assert isinstance(mean, dict)

@@ -10,6 +10,7 @@ from evaluation.phantom_sides import drawn, write_samples, write_videos
 from hierasurg_core.artifacts import write_json
 from hierasurg_core.config import EvaluateConfig
 from hierasurg_core.datasets.frames import encode_jpeg, write_frame
+from hierasurg_core.datasets.manifest import read_dataset_manifest
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.collect import maps_of, pair_up
 from hierasurg_core.evaluation.protocol import PRESETS, Protocol
@@ -17,7 +18,8 @@ from hierasurg_core.evaluation.recordings import cut
 from hierasurg_core.evaluation.settling import settle_protocol, settle_sampling
 from hierasurg_core.evaluation.sides import open_side
 from hierasurg_core.evaluation.taking import take
-from hierasurg_core.video import fit_image, write_mp4, write_png
+from hierasurg_core.pictures import fit_image, write_png
+from hierasurg_core.video import write_mp4
 
 
 def noise(frames: int, seed: int = 0, size_hw: tuple[int, int] = (32, 48)) -> np.ndarray:
@@ -270,3 +272,24 @@ def test_a_settled_protocol_leaves_nothing_open(tmp_path: Path, preset: str, see
     assert settled.num_real == 2
     assert any("num_generated" in said for said in deviations)
     assert any("extractor" in said for said in deviations)
+
+
+def test_a_data_sets_folders_are_found_beside_it_wherever_one_works(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = (dataset / "manifest.json").read_text().replace(str(tmp_path / "videos"), "videos")
+    (dataset / "manifest.json").write_text(text)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "videos").mkdir(parents=True)  # of other operations
+    monkeypatch.chdir(elsewhere)
+    manifest = read_dataset_manifest(dataset)
+    assert manifest.folder_of("videos") == tmp_path / "videos"
+    assert open_side(dataset).recordings[0].name == "video02/000000"
+    (tmp_path / "videos").rename(tmp_path / "gone")
+    assert manifest.folder_of("maps") == Path("videos")
+    (elsewhere / "videos").rmdir()
+    for opened in (lambda: open_side(dataset), lambda: manifest.folder_of("maps")):
+        with pytest.raises(
+            DataError, match=r"there is no folder videos, of whose (videos|maps) .* was made: run"
+        ):
+            opened()

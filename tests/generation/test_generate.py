@@ -10,6 +10,7 @@ import pytest
 import torch
 from generation.tiny_assets import NUM_ENTITIES, SIZE_HW, edit_json, photograph
 from maps.moving_shapes import moving_ids
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hierasurg_core.artifacts import read_json, sha256_file
@@ -20,8 +21,9 @@ from hierasurg_core.generation.samples import ORDER_LOST
 from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png, with_room
 from hierasurg_core.models import S2MTransformer3DModel
 from hierasurg_core.models.warmstart import start_from, starting_arguments
+from hierasurg_core.pictures import read_image, write_png
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video, write_png
+from hierasurg_core.video import read_video
 
 WORDS = {"phase": "calot", "triplet": "grasper,retract,gallbladder"}
 
@@ -233,6 +235,16 @@ def test_a_frame_of_another_size_is_cropped_and_resized(assets: Path, tmp_path: 
     }
 
 
+def test_a_frame_of_cmyk_is_read_and_the_user_hears_of_it(assets: Path, tmp_path: Path):
+    files: dict[str, Any] = dict(start_files(tmp_path))
+    Image.open(files["frame"]).convert("CMYK").save(tmp_path / "frame.tif")
+    told = Told()
+    run(assets, tmp_path, told, **{**files, "frame": tmp_path / "frame.tif"})
+    assert f"0000: {tmp_path / 'frame.tif'}: CMYK to RGB" in told.notes
+    run(assets, tmp_path, out=tmp_path / "plain", **files)
+    assert filecmp.cmp(tmp_path / "samples" / "0000.mp4", tmp_path / "plain" / "0000.mp4", shallow=False)
+
+
 def test_given_maps_take_the_place_of_s2m(own_assets: Path, tmp_path: Path):
     shutil.rmtree(own_assets / "mini" / "s2m")
     maps = clip_file(tmp_path / "maps.pkl")
@@ -341,6 +353,10 @@ def test_bad_models_leave_nothing(own_assets: Path, tmp_path: Path):
     message = r"m2v: tensor proj_out\.bias has shape \(3,\), expected \(64,\)"
     refused(WeightsError, message, own_assets, tmp_path)
     save_file({**tensors, "proj_out.bias": torch.full((64,), torch.nan)}, weights)
+    message = rf"{weights}: tensor proj_out\.bias holds NaN or infinity in 64 of 64 numbers"
+    refused(WeightsError, message, own_assets, tmp_path)
+    huge = torch.full_like(tensors["proj_out.weight"], 3e38)
+    save_file({**tensors, "proj_out.weight": huge}, weights)
     refused(WeightsError, "M2V made NaN", own_assets, tmp_path)
     weights.write_bytes(b"hello")
     refused(WeightsError, "damaged", own_assets, tmp_path)
@@ -373,7 +389,9 @@ def test_an_error_in_a_later_sample_keeps_the_earlier_ones(own_assets: Path, tmp
     run(own_assets, tmp_path)
     before = sha256_file(tmp_path / "samples" / "0000.mp4")
     weights = own_assets / "mini" / "s2m" / "diffusion_pytorch_model.safetensors"
-    save_file({**load_file(weights), "proj_out.bias": torch.full((64,), torch.inf)}, weights)
+    tensors = load_file(weights)
+    huge = torch.full_like(tensors["proj_out.weight"], 3e38)
+    save_file({**tensors, "proj_out.weight": huge}, weights)
     refused(WeightsError, "S2M made NaN or infinity", own_assets, tmp_path)
     assert sha256_file(tmp_path / "samples" / "0000.mp4") == before
     assert (tmp_path / "samples" / "notes.txt").read_text() == "mine"

@@ -10,7 +10,8 @@ from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.outputs import Footage, write_outputs
 from hierasurg_core.maps import PanopticClip, colour_map, load_clip
-from hierasurg_core.video import read_image, read_video
+from hierasurg_core.pictures import read_image
+from hierasurg_core.video import read_video
 
 MAPS = PanopticClip(moving_ids(2, 2, (32, 48), 1), 2)
 FRAMES = np.random.default_rng(0).integers(0, 255, (16, 1, 1, 3), np.uint8).repeat(32, 1).repeat(48, 2)

@@ -17,9 +17,10 @@ from hierasurg_core.artifacts import read_json, sha256_file
 from hierasurg_core.config import GenerateConfig
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.generation import generate
+from hierasurg_core.generation.requests import plan_jobs
 from hierasurg_core.maps import load_clip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image
 
 ROOT = Path(__file__).parents[2]
 NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}
@@ -73,9 +74,37 @@ def test_wrong_lines_are_refused_before_anything_is_made(own_assets: Path, tmp_p
     refuse(f"{good}- seed: {2**63}\n", "line 2: seed must lie between")
     refuse(f"{good}- map: a.png\n", "line 2: map needs frame")
     refuse("- name: ../a\n", "line 1: name '../a' is no name for files")
+    refuse(f"- name: {'a' * 61}\n", r"name 'a+ \.\.\. \(61 characters\) is no name for files: use at most 60")
+    refuse(f"{good}- seed: {'9' * 5000}\n", r"line 2: seed must be a whole number, not '9+ \.\.\. \(5,000")
+    refuse(
+        f"{good}- {{frame: ~nobody-of-this-name/x, phase: 1}}\n", "line 2: frame .* no home folder of ~nobody"
+    )
+    refuse(f'{good}- {{frame: "a\\0b", phase: 1}}\n', r"line 2: frame 'a\\x00b' is no path: it holds a NUL")
+    refuse(f"{good}- {{maps: {'a' * 300}}}\n", r"line 2: maps 'a+ \.\.\. .* is too long for a path")
     refuse("- name: a_maps\n", "line 1: name 'a_maps' is no name for files")
     refuse("- name: '0001'\n- phase: calot\n", "line 2: name '0001' is that of line 1")
     refuse(f"{good}- maps: none.pkl\n", r"wanted\.yaml, line 2: there are no maps at none\.pkl", DataError)
+
+
+def test_a_long_list_is_checked_in_sight_and_bounded(
+    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "wanted.csv"
+    file.write_text("phase,triplet\n" + "calot,17\n" * 201)
+    told = Told()
+    jobs = plan_jobs(GenerateConfig(requests=file), 16, 1, assets / "scenes", told)
+    assert [job.name for job in jobs[:2]] == ["0000", "0001"]
+    assert told.stages == ["check requests"]
+    monkeypatch.setattr("hierasurg_core.generation.entries.MAX_ENTRIES", 200)
+    with pytest.raises(
+        UsageError, match=r"wanted\.csv, line 202: the file holds more than 200 requests; make"
+    ):
+        plan_jobs(GenerateConfig(requests=file), 16, 1, assets / "scenes", told)
+
+
+def test_a_billion_samples_are_refused_at_once(assets: Path):
+    with pytest.raises(UsageError, match="num must be 100,000 or less, not 1000000000: make several runs"):
+        plan_jobs(GenerateConfig(num=10**9), 16, 1, assets / "scenes", Told())
 
 
 def test_requests_exclude_words_of_one_sample():
@@ -119,23 +148,32 @@ def test_all_kept_loads_no_model(assets: Path, tmp_path: Path):
         {"phase": "preparation"},
         {"triplet": "17@0-3"},
         {"edit": "remove 0"},
-        {"gif": True},
     ],
 )
-def test_another_request_or_setting_makes_it_anew(assets: Path, tmp_path: Path, change: dict[str, Any]):
+def test_another_request_or_setting_goes_on_with_the_next_number(
+    assets: Path, tmp_path: Path, change: dict[str, Any]
+):
     run(assets, tmp_path)
-    assert not run(assets, tmp_path, **change).samples[0].kept
+    before = files(tmp_path / "samples")
+    sample = run(assets, tmp_path, **change).samples[0]
+    assert not sample.kept
+    assert sample.video == tmp_path / "samples" / "0001.mp4"
+    after = files(tmp_path / "samples")
+    assert {name: after[name] for name in before} == before
 
 
-def test_another_model_or_a_damaged_record_makes_it_anew(own_assets: Path, tmp_path: Path):
+def test_another_model_or_a_damaged_record_goes_on_with_the_next_number(own_assets: Path, tmp_path: Path):
     run(own_assets, tmp_path)
     record = tmp_path / "samples" / "0000.json"
     record.write_text("{")
-    assert not run(own_assets, tmp_path).samples[0].kept
+    sample = run(own_assets, tmp_path).samples[0]
+    assert (sample.kept, sample.video.name) == (False, "0001.mp4")
     weights = own_assets / "mini" / "m2v" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     save_file({**tensors, "proj_out.bias": tensors["proj_out.bias"] + 0.1}, weights)
-    assert not run(own_assets, tmp_path).samples[0].kept
+    sample = run(own_assets, tmp_path).samples[0]
+    assert (sample.kept, sample.video.name) == (False, "0002.mp4")
+    assert record.read_text() == "{"
 
 
 def test_a_batch_makes_what_single_samples_are(assets: Path, tmp_path: Path):

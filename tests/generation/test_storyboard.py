@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from hierasurg_core.generation import generate
 from hierasurg_core.generation.storyboard import PlannedClip, Segment, plan_clips, plan_stories
 from hierasurg_core.generation.telling import _faded
 from hierasurg_core.maps import load_clip, load_map_image
+from hierasurg_core.pictures import read_image, write_png
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video, write_png
+from hierasurg_core.video import read_video
 
 ROOT = Path(__file__).parents[2]
 NO_WORDS: dict[str, Any] = {"phase": None, "triplet": None}
@@ -115,13 +117,15 @@ def test_a_killed_story_goes_on_to_the_same_bytes(assets: Path, tmp_path: Path):
         assert filecmp.cmp(tmp_path / "parts" / name, tmp_path / "whole" / name, shallow=False)
 
 
-def test_parts_of_another_story_are_made_anew(assets: Path, tmp_path: Path):
+def test_parts_of_another_story_stay_for_it(assets: Path, tmp_path: Path):
     parts = tmp_path / "samples" / "0000_parts"
     parts.mkdir(parents=True)
     (parts / "story.json").write_text('{"fingerprint": "other"}')
     (parts / "000000.safetensors").write_bytes(b"of another story")
     run(assets, tmp_path, seconds=4)
-    assert len(read_video(tmp_path / "samples" / "0000.mp4")[0]) == 4
+    assert len(read_video(tmp_path / "samples" / "0001.mp4")[0]) == 4
+    assert (parts / "000000.safetensors").read_bytes() == b"of another story"
+    assert not (tmp_path / "samples" / "0001_parts").exists()
 
 
 def test_a_cut_starts_from_a_scene_of_its_own(assets: Path, tmp_path: Path):
@@ -213,6 +217,61 @@ def test_wrong_scripts_name_the_line_and_leave_nothing(assets: Path, tmp_path: P
     script = tmp_path / "story.yaml"
     script.write_text(text)
     refused(UsageError, message, assets, tmp_path, **NO_WORDS, script=script)
+
+
+HOURS = "make the story longer than 12 hours"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {phase: calot, seconds: 1000000000}", f"line 1: seconds '1000000000' {HOURS}"),
+        (f"- {{phase: calot, seconds: 1{'0' * 30}}}", f"line 1: seconds '1{'0' * 30}' {HOURS}"),
+        ("- {phase: calot, triplet: 17@0-, seconds: 43201}", f"line 1: seconds '43201' {HOURS}"),
+        ("- {phase: calot, seconds: 43200}\n- {seconds: 1}", f"line 2: seconds '1' {HOURS}"),
+        (f"- {{phase: calot, seconds: {'9' * 5000}}}", "5,000 characters"),
+        (f"- {{phase: calot, triplet: [{'17,' * 43201}]}}", f"43201 triplets, one a second, {HOURS}"),
+        *(
+            (f"- {{phase: calot, seconds: {value}}}", f"whole number of 1 or more, not '{value}'")
+            for value in ("0", "-3", ".nan", "nan", "1e3", "2.5", "ten")
+        ),
+        (f"- {{phase: calot, triplet: 17@0-{'9' * 30}, seconds: 3}}", "is no triplet with seconds"),
+        (f"- {{phase: '{'9' * 5000}', seconds: 3}}", r"line 1: phase '9+ \.\.\. \(5,000 characters\)"),
+        (f"- {{phase: 1, triplet: '{'9' * 5000}', seconds: 3}}", r"line 1: triplet '9+ \.\.\. \(5,000"),
+        ("- {phase: calot, seconds: 1}\n" * 5001, "1 stories of 5,001 segments are 5,001 segments"),
+    ],
+    ids=lambda value: "",
+)
+def test_lengths_are_checked_before_anything_is_built(
+    assets: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    script = tmp_path / "story.yaml"
+    script.write_text(text)
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=message) as caught:
+        plan_stories(GenerateConfig(script=script), 16, 1, assets / "scenes")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    assert len(str(caught.value)) < 500
+
+
+def test_a_run_of_too_many_long_stories_is_refused(assets: Path, tmp_path: Path):
+    script = tmp_path / "story.yaml"
+    script.write_text("- {phase: calot, seconds: 43200}")
+    with pytest.raises(UsageError, match="30 stories of 3,927 clips are 117,810 clips; a run takes at most"):
+        plan_stories(GenerateConfig(script=script, num=30), 16, 1, assets / "scenes")
+
+
+def test_a_billion_stories_are_refused_at_once(assets: Path):
+    with pytest.raises(UsageError, match="1,000,000,000 stories of 1 segments are 1,000,000,000 segments"):
+        plan_stories(GenerateConfig(phase="1", seconds=4, num=10**9), 16, 1, assets / "scenes")
+
+
+def test_options_have_the_same_bounds():
+    assert GenerateConfig(seconds=43200).seconds == 43200
+    with pytest.raises(UsageError, match=r"seconds must be 43200 or less \(12 hours\), not 43201"):
+        GenerateConfig(seconds=43201)
 
 
 def test_a_story_excludes_given_maps():

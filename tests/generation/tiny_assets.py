@@ -17,8 +17,8 @@ from hierasurg_core.models import (
     S2MTransformer3DModel,
 )
 from hierasurg_core.models.ids import ids_arguments
+from hierasurg_core.pictures import write_png
 from hierasurg_core.taxonomy import TRIPLETS, parse_triplet
-from hierasurg_core.video import write_png
 
 SIZE_HW = (64, 96)
 NUM_ENTITIES = 4

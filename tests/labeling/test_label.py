@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from forked import start, start_ranks
+from full_disk import largest_file
 from labeling_program import label_aloud
 from PIL import Image
 from true_segmenter import COLOURS, SIZE_HW, TrueModels, true_map, write_frames
@@ -21,12 +22,13 @@ from hierasurg_core.artifacts import sha256_file
 from hierasurg_core.config import LabelConfig
 from hierasurg_core.config.label import MapFormat
 from hierasurg_core.datasets.mapfiles import VideoMaps
-from hierasurg_core.errors import DataError
+from hierasurg_core.errors import DataError, ResourceError
 from hierasurg_core.labeling.label import LabelResult, label
 from hierasurg_core.labeling.store import MANIFEST
 from hierasurg_core.maps import load_clip
+from hierasurg_core.pictures import read_image
 from hierasurg_core.progress import SilentProgress
-from hierasurg_core.video import read_image, read_video
+from hierasurg_core.video import read_video
 
 
 def labelled(videos: Path, models: TrueModels | None = None, **settings: Any) -> LabelResult:
@@ -211,6 +213,37 @@ def test_data_that_cannot_become_maps(tmp_path: Path) -> None:
         labelled(videos, format="png")
 
 
+def test_a_bad_folder_costs_itself(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for name in ("seq_1", "VID02", "video03", "video_03", "video04"):
+        write_frames(videos / name, 18)
+    (videos / "video04" / "000003.png").unlink()
+    (videos / "notes.txt").touch()
+    (videos / "Thumbs.db").touch()
+    result = labelled(videos)
+    assert [video.name for video in result.videos] == ["seq_1", "video02"]
+    assert (videos / "seq_1_masks" / "000000.pkl").exists()
+    assert [failure.name for failure in result.failures] == ["video03", "video04"]
+    assert "are both video03: keep one of them" in result.failures[0].message
+    assert "lacks frame 000003" in result.failures[1].message
+    said = result.to_dict()
+    assert list(said) == ["out", "videos", "failures", "seconds", "skipped", "passed_over"]
+    assert [Path(one["path"]).name for one in said["skipped"]] == ["notes.txt", "video03", "video_03"]
+    assert said["passed_over"] == 1
+    assert [video.name for video in labelled(videos).videos if video.skipped] == ["seq_1", "video02"]
+
+
+def test_a_frame_that_is_found_bad_while_labelling_costs_its_video(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for name in ("video01", "video02"):
+        write_frames(videos / name, 18)
+    path = videos / "video01" / "000004.png"
+    path.write_bytes(path.read_bytes()[:-40])  # its head is whole
+    result = labelled(videos)
+    assert [video.name for video in result.videos] == ["video02"]
+    assert "cannot read the image" in result.failures[0].message
+
+
 def test_maps_of_others_are_not_written_over(tmp_path: Path) -> None:
     write_frames(tmp_path / "videos" / "video01", 16)
     theirs = tmp_path / "videos" / "video01_masks"
@@ -237,6 +270,52 @@ def test_one_folder_a_list_and_a_limit(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("VID04")
     with pytest.raises(DataError, match=r"lacks 1 of the videos in .*list.txt: video04"):
         labelled(videos, only=tmp_path / "list.txt")
+
+
+def test_what_happens_to_maps_that_are_there_is_said(tmp_path: Path) -> None:
+    class Noted(SilentProgress):
+        def __init__(self, stop_at: int = 10**9) -> None:
+            self.notes: list[str] = []
+            self.left = stop_at
+
+        def note(self, message: str) -> None:
+            self.notes.append(message)
+
+        def advance(self, n: int = 1) -> None:
+            self.left -= n
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    videos = tmp_path / "videos"
+    write_frames(videos / "video01", 90)
+
+    def notes(told: Noted, **settings: Any) -> list[str]:
+        label(LabelConfig(videos=videos, batch=8, **settings), torch.device("cpu"), told, TrueModels())
+        return told.notes
+
+    with pytest.raises(KeyboardInterrupt):
+        notes(Noted(stop_at=85))
+    assert notes(Noted()) == ["video01: goes on behind the 79 frames that are done"]
+    assert notes(Noted()) == []
+    masks = videos / "video01_masks"
+    assert notes(Noted(), format="png") == [
+        f"{masks}: its maps are of other frames or settings and made anew"
+    ]
+
+
+def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_frames(videos / "video01", 20)
+    labelled(videos, out=tmp_path / "whole")
+    masks = tmp_path / "full" / "video01_masks"
+    with (
+        largest_file(1000),
+        pytest.raises(ResourceError, match=f"cannot write {masks}/.*: larger than a file"),
+    ):
+        labelled(videos, out=tmp_path / "full")
+    assert [path for path in masks.rglob("*") if ".partial" in path.name] == []
+    labelled(videos, out=tmp_path / "full")
+    assert files(masks) == files(tmp_path / "whole" / "video01_masks")
 
 
 @pytest.mark.slow

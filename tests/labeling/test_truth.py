@@ -9,7 +9,7 @@ from PIL import Image
 from hierasurg_core.errors import DataError
 from hierasurg_core.labeling.truth import ColourTruth, FileTruth, find_truth, ids_of_colours
 from hierasurg_core.maps import PanopticClip, save_clip, save_map_png
-from hierasurg_core.video import write_png
+from hierasurg_core.pictures import write_png
 
 LIVER, GRASPER, OUTSIDE, OUTLINE = (255, 114, 114), (170, 255, 0), (127, 127, 127), (255, 255, 255)
 

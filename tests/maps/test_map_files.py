@@ -1,3 +1,6 @@
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +161,65 @@ def test_paths_that_are_no_form_of_maps(tmp_path: Path):
         load_clip(tmp_path / "maps.txt")
     with pytest.raises(DataError, match=r"no maps at .*nothing"):
         load_clip(tmp_path / "nothing")
+
+
+def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A grey PNG whose header says this size, with these chunks behind it."""
+    head = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in (head, *chunks, (b"IEND", b""))
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_the_png_written_by_hand_is_a_map(tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(png_of(2, 1, (b"IDAT", zlib.compress(b"\0\3\4"))))
+    assert load_map_image(tmp_path / "a.png").tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (png_of(100_000, 100_000), "too large for a map"),
+        (png_of(8193, 8192, (b"IDAT", zlib.compress(bytes(8194 * 8192)))), "says that it is 8193x8192"),
+        (png_of(13_000, 13_000), "says that it is 13000x13000|too large"),
+        (png_of(0, 0), "no readable image"),
+        (png_of(2, 1), "no readable image"),
+        (png_of(2, 1, (b"IDAT", b"abcd")), "no readable image"),
+        (png_of(2, 1)[:30], "no readable image"),
+        (png_of(2, 1, (b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 28)))), "no readable image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF", "no readable image"),
+        (b"P5 1 1 255 a", "no readable image"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_hostile_pictures_take_little_memory(tmp_path: Path, content: bytes, message: str):
+    path = tmp_path / "000000.png"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=message) as caught:
+        load_map_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert str(path) in str(caught.value)
+    assert peak < 16e6
+
+
+def test_a_folder_of_more_pixels_than_fit_into_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = png_folder(tmp_path / "maps", moving_ids(num_frames=3))
+    monkeypatch.setattr("hierasurg_core.maps.files.MAX_FOLDER_PIXELS", moving_ids(num_frames=2).size)
+    assert len(load_clip(folder, num_frames=2).map_FHW) == 2
+    with pytest.raises(DataError, match=f"{folder} have more than"):
+        load_clip(folder)
+
+
+@pytest.mark.parametrize(
+    "comment", ['{"levels": ' + "[" * 500, '{"levels": [NaN], "num_entities": 1}', "9" * 5000]
+)
+def test_a_hostile_comment_says_nothing(tmp_path: Path, comment: str):
+    map_FHW = moving_ids(2, num_frames=2)
+    assert load_clip(coloured_mp4(tmp_path / "maps.mp4", map_FHW, comment)).num_entities == 2

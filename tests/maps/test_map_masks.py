@@ -4,6 +4,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -138,7 +139,6 @@ def file_of(value: bytes) -> bytes:
 
 
 EQUAL = b"cnumpy\nequal\n"
-HUGE = zlib.compress(bytes(1 << 20)) * 2
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,11 @@ HUGE = zlib.compress(bytes(1 << 20)) * 2
         (file_of(b"cnumpy\nndarray\n(tR"), "no content"),
         (file_of(EQUAL + b"(K\x01K\x01tR"), "no frame of ids"),
         # state on a function, as a BUILD with slots would set it
-        (file_of(EQUAL + b"}(X\x01\x00\x00\x00aK\x01ub"), "sets state on a function"),
+        (file_of(EQUAL + b"}(K\x00K\x01ub"), "sets state on a function"),
+        (file_of(EQUAL + b"}(X\x01\x00\x00\x00aK\x01ub"), "no number"),
         # a persistent id, and an extension code
         (b"\x80\x04K\x01Q.", "no map file"),
         (b"\x80\x04\x82\x01.", "no map file"),
-        # frombuffer of what is not compressed, of a wrong type, and of two streams
-        (file_of(b"czlib\ndecompress\n" + b"B" + struct.pack("<I", 4) + b"abcd" + b"\x85R"), "no map file"),
-        (file_of(b"czlib\ndecompress\n" + b"B" + struct.pack("<I", len(HUGE)) + HUGE + b"\x85R"), "cut off"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, content: bytes, message: str):
@@ -191,9 +189,141 @@ def test_an_id_map_of_another_shape_is_refused(tmp_path: Path):
         load_clip(path)
 
 
+IDS = zlib.compress(bytes([0, 1, 2, 3, 1, 1, 2, 3]))
+
+
+def own_file(packed: bytes, shape: tuple[int, ...] = (2, 1, 2, 2)) -> bytes:
+    """A file as ours of two frames, whose id map is this stream and has this shape."""
+    number = {n: b"J" + struct.pack("<i", n) for n in (*range(4), *shape)}
+    ids = b"cnumpy\nfrombuffer\n(czlib\ndecompress\n(B" + struct.pack("<I", len(packed)) + packed + b"tR"
+    ids += b"X\x05\x00\x00\x00uint8tR"
+    reshaped = b"cnumpy\nreshape\n(" + ids + b"(" + b"".join(number[n] for n in shape) + b"ttRq\x00"
+    masks = b""
+    for frame in range(2):
+        plane = (reshaped if frame == 0 else b"h\x00") + number[frame]
+        plane = b"coperator\ngetitem\n(" + plane + b"tRq\x01"
+        masks += number[frame] + b"}("
+        for entity in range(4):
+            masks += number[entity] + b"cnumpy\nequal\n(" + (plane if entity == 0 else b"h\x01")
+            masks += number[entity] + b"tR"
+        masks += b"u"
+    return b"\x80\x04}(" + masks + b"u."
+
+
+def test_the_file_written_by_hand_is_one_of_ours(tmp_path: Path):
+    path = tmp_path / "000000.pkl"
+    path.write_bytes(own_file(IDS))
+    assert load_clip(path).map_FHW.tolist() == [[[0, 1], [2, 3]], [[1, 1], [2, 3]]]
+    assert pickle.loads(own_file(IDS))[1][1].tolist() == [[[True, True], [False, False]]]
+
+
+@pytest.mark.parametrize(
+    ("packed", "message"),
+    [
+        (b"abcd", "incorrect header check"),
+        (IDS[:-5], "cut off"),
+        (IDS * 2, "cut off"),
+        (IDS + b"x", "cut off"),
+        (zlib.compress(bytes(7)), "cut off"),
+        (zlib.compress(bytes(9)), "cut off"),
+        (zlib.compress(bytes(1 << 30)), "cut off"),
+        (b"", "cut off"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_damaged_stream_of_ids_is_refused(tmp_path: Path, packed: bytes, message: str):
+    path = tmp_path / "000000.pkl"
+    path.write_bytes(own_file(packed))
+    peak = peak_of_refusal(path, message)
+    assert peak < 16e6
+
+
+def peak_of_refusal(path: Path, message: str) -> int:
+    """Reads a file that is to be refused, and returns the most bytes that this took at a time."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message) as caught:
+            load_clip(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value)) < len(str(path)) + 400
+    return peak
+
+
+def integer(value: int) -> bytes:
+    return b"\x8a" + bytes([8]) + struct.pack("<q", value)
+
+
+BOMB = zlib.compress(bytes(1 << 29))
+MASK = pickle.dumps(np.ones((1, 2048, 2048), bool), 2)[2:-1]
+DEEP = b"N" + b"\x85q\x00" + b"h\x00h\x00\x86q\x00" * 60
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        # the memo of Python's own unpickler would have 2^31 places, or its frame 2^40 bytes
+        (b"\x80\x04Nr\x00\x00\x00\x08.", "no dictionary"),
+        (b"\x80\x04Nr\xff\xff\xff\xff.", "no dictionary"),
+        (b"\x80\x04\x95\x00\x00\x00\x00\x00\x01\x00\x00N.", "no dictionary"),
+        (b"\x80\x04\x96\x00\x00\x00\x00\x00\x01\x00\x00.", "an item of 1,099,511,627,776 bytes"),
+        (b"\x80\x04\x8e\x00\x00\x00\x00\x00\x01\x00\x00.", "an item of 1,099,511,627,776 bytes"),
+        (b"\x80\x04B\xff\xff\xff\xff.", "an item of 4,294,967,295 bytes"),
+        # a range of 2^31 ids, and ids that are none
+        (
+            b"\x80\x04}K\x00}" + integer(2**31 - 2) + MASK + b"ss.",
+            "has the id 2147483646; ids go from 0 to 255",
+        ),
+        (b"\x80\x04}K\x00}" + integer(256) + MASK + b"ss.", "has the id 256"),
+        (b"\x80\x04}K\x00}" + integer(-1) + MASK + b"ss.", "has the id -1"),
+        (b"\x80\x04}" + integer(2**40) + b"}K\x00" + MASK + b"ss.", "frames do not count 0, 1"),
+        (b"\x80\x04}" + integer(-1) + b"}K\x00" + MASK + b"ss.", "frames do not count 0, 1"),
+        (b"\x80\x04L" + b"9" * 5000 + b"L\n.", "no map file"),
+        # the same stream, unpacked again and again
+        (
+            file_of(b"czlib\ndecompress\n(B" + struct.pack("<I", len(BOMB)) + BOMB + b"q\x00tR").replace(
+                b"uu.", b"u" + b"czlib\ndecompress\n(h\x00tR" * 20 + b"u."
+            ),
+            "no dictionary|no map file",
+        ),
+        # one mask of 4 MB as each of 256 ids of 100 frames
+        (
+            b"\x80\x04}K\x00}K\x00"
+            + MASK
+            + b"r\x00\x00\x00\x01s"
+            + b"".join(b"J" + struct.pack("<i", i) + b"j\x00\x00\x00\x01s" for i in range(1, 256))
+            + b"r\x01\x00\x00\x01s"
+            + b"".join(b"J" + struct.pack("<i", i) + b"j\x01\x00\x00\x01s" for i in range(1, 100))
+            + b".",
+            "masks have 107,374,182,400 pixels",
+        ),
+        # a key that takes 2^60 steps to hash
+        (b"\x80\x04" + DEEP + b"}h\x00Ns.", "no number"),
+        # more steps than a map has
+        (b"\x80\x04" + b"K\x00" * 1_000_000 + b".", "more than 1,000,000 steps"),
+        (b"\x80\x04(ttt.", "takes more values than it holds"),
+        (b"\x80\x04(0.", "the step POP"),
+        (b"\x80\x04X\x04\x00\x00\x00\xf0\x9f\x98\x80.", "stands for no bytes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_hostile_pickle_takes_no_more_than_its_file(tmp_path: Path, content: bytes, message: str):
+    path = tmp_path / "000000.pkl"
+    path.write_bytes(content)
+    assert peak_of_refusal(path, message) < 3 * len(content) + 16e6
+
+
+def test_a_map_larger_than_any_clip_is_not_unpacked(tmp_path: Path):
+    path = tmp_path / "000000.pkl"
+    path.write_bytes(own_file(BOMB, (2, 1, 2**15, 2**15)))
+    assert peak_of_refusal(path, "2 x 1 x 32768 x 32768 is empty or larger than 536870912 bytes") < 16e6
+
+
 def test_a_decompression_bomb_stops_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "000000.pkl"
     save_clip(path, PanopticClip(np.zeros((16, 256, 256), np.uint8), num_entities=1))
-    monkeypatch.setattr("hierasurg_core.maps.masks.MAX_MAP_BYTES", 1 << 16)
+    monkeypatch.setattr("hierasurg_core.maps.known_calls.MAX_MAP_BYTES", 1 << 16)
     with pytest.raises(DataError, match="larger than 65536 bytes"):
         load_clip(path)

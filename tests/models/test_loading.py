@@ -1,6 +1,7 @@
 """Model folders: what was saved comes back, public layouts load, and what is wrong is named."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from hierasurg_core.models import (
     load_transformer,
     load_vae,
 )
+from hierasurg_core.models.encoder import identify_vae
+from hierasurg_core.models.loading import expect_finite
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PUBLIC = "CogVideoXTransformer3DModel_"
@@ -238,7 +241,7 @@ def test_damaged_files_are_refused(tmp_path: Path):
     with pytest.raises(WeightsError, match="may be damaged"):
         load_transformer(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"config\.json can't be read as JSON"):
+    with pytest.raises(WeightsError, match=r"config\.json is no JSON: line 1"):
         load_transformer(tmp_path)
 
 
@@ -285,3 +288,103 @@ def test_schedulers_that_do_not_fit_are_refused(tmp_path: Path):
     CogVideoXDPMScheduler(prediction_type="epsilon").save_pretrained(tmp_path / "scheduler")
     with pytest.raises(WeightsError, match="predict velocity"):
         load_scheduler(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("num_layers", 1_000_000, "a whole number from 1 to 512"),
+        ("num_layers", 0, "a whole number from 1 to 512"),
+        ("num_layers", True, "a whole number from 1 to 512"),
+        ("num_layers", "two", "a whole number from 1 to 512"),
+        ("num_layers", [1] * 10**6, "a whole number from 1 to 512"),
+        ("sample_height", -16, "a whole number from 1 to 16384"),
+        ("sample_height", 10**18, "a whole number from 1 to 16384"),
+        ("num_triplets", 10**9, "a whole number from 1 to 10000"),
+        ("spatial_interpolation_scale", 0, "a number from 0.001 to 1000"),
+        ("map_widths", [], "1 to 16 whole numbers from 1 to 8192"),
+        ("map_widths", [16, -1], "1 to 16 whole numbers from 1 to 8192"),
+        ("map_widths", 16, "1 to 16 whole numbers from 1 to 8192"),
+    ],
+    ids=lambda value: "",
+)
+def test_a_number_that_no_model_has_is_refused_before_anything_is_built(
+    tmp_path: Path, key: str, value: Any, wanted: str
+):
+    tiny_m2v().save_pretrained(tmp_path)
+    rewrite_config(tmp_path, lambda config: config | {key: value})
+    with pytest.raises(WeightsError) as caught:
+        load_transformer(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'config.json'} describes no M2VTransformer3DModel: {key} is ")
+    assert message.endswith(f", not {wanted}")
+    assert len(message) < len(str(tmp_path)) + 250
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("scaling_factor", "x"), ("scaling_factor", -1), ("layers_per_block", 10**6), ("sample_width", 2.5)],
+)
+def test_a_vae_with_a_number_that_none_has_is_refused(tmp_path: Path, key: str, value: Any):
+    tiny_vae().save_pretrained(tmp_path)
+    rewrite_config(tmp_path, lambda config: config | {key: value})
+    with pytest.raises(WeightsError, match=f"describes no AutoencoderKLCogVideoX: {key} is {value!r}, not"):
+        load_vae(tmp_path)
+    with pytest.raises(WeightsError, match=f"describes no AutoencoderKLCogVideoX: {key} is {value!r}, not"):
+        identify_vae(tmp_path, "mine")
+
+
+def test_a_scheduler_with_a_number_that_none_has_is_refused(tmp_path: Path):
+    CogVideoXDPMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path)
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_train_timesteps": 10**9}))
+    with pytest.raises(WeightsError, match="num_train_timesteps is 1000000000, not a whole number from 1 to"):
+        load_scheduler(tmp_path)
+
+
+def test_null_in_a_config_is_the_default(tmp_path: Path):
+    tiny_s2m().save_pretrained(tmp_path)
+    rewrite_config(tmp_path, lambda config: config | {"distilled_steps": None})
+    assert load_transformer(tmp_path).config["distilled_steps"] is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a": 1, "a": 2}', '{"num_layers": NaN}', "9" * 5000, "[]", ""], ids=lambda _: ""
+)
+def test_a_hostile_config_is_one_line(tmp_path: Path, text: str):
+    tiny_vae().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"config\.json (is|must)") as caught:
+        load_vae(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_in_the_place_of_weights_are_named(tmp_path: Path):
+    tiny_vae().save_pretrained(tmp_path)
+    name = "decoder.conv_in.conv.bias"
+    rewrite_weights(tmp_path, lambda tensors: tensors | {name: tensors[name].long()})
+    said = rf"tensor {re.escape(name)} holds int64, expected floating-point numbers"
+    with pytest.raises(WeightsError, match=said):
+        load_vae(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_name_file_and_tensor(tmp_path: Path, value: float):
+    tiny_vae().save_pretrained(tmp_path)
+    name = "decoder.conv_in.conv.bias"
+
+    def damaged(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        tensors[name][1] = value
+        return tensors
+
+    rewrite_weights(tmp_path, damaged)
+    said = rf"{re.escape(str(tmp_path / WEIGHTS))}: tensor {re.escape(name)} holds NaN or infinity in 1 of "
+    with pytest.raises(WeightsError, match=said):
+        load_vae(tmp_path)
+
+
+def test_large_halves_are_finite(tmp_path: Path):
+    tensors = {"a": torch.full((4,), 60000, dtype=torch.float16), "b": torch.ones(2, dtype=torch.float8_e5m2)}
+    expect_finite(tensors, tmp_path)
+    with pytest.raises(WeightsError, match="tensor b holds NaN or infinity in 2 of 2"):
+        expect_finite({"b": torch.full((2,), float("inf")).to(torch.float8_e5m2)}, tmp_path)

@@ -8,12 +8,15 @@ from tiny_datasets import build, config, encoder, write_operation, write_vae
 from tiny_training import ALPHA_BAR_T, m2v, s2m
 from tiny_training import config as train_config
 
+from hierasurg_core.config import TrainM2VConfig, TrainS2MConfig
 from hierasurg_core.datasets.dataset import ClipDataset, open_dataset
+from hierasurg_core.datasets.manifest import read_dataset_manifest
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.maps import PanopticClip, load_clip, save_clip, save_map_png
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.training import Batch, BatchSource, M2VStage, S2MStage, train
 from hierasurg_core.training.from_dataset import DatasetSource
+from hierasurg_core.training.plan import count_clips
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +164,32 @@ def test_bad_sources_are_refused(clips: ClipDataset) -> None:
     source = DatasetSource(clips, "m2v", 1)
     with pytest.raises(DataError, match=r"the run began with 9 clips and .* has 5 now"):
         source.load_state_dict({"clips": 9, "seed": 0, "epoch": 0, "offset": 0})
+
+
+def test_training_says_why_nothing_is_left_to_learn_from(tmp_path: Path) -> None:
+    write_operation(tmp_path, 1, 18)
+    write_vae(tmp_path / "model")
+    many_HW = (np.arange(32 * 48) // 48).reshape(32, 48).astype(np.uint8)  # 32 ids
+    masks = tmp_path / "videos" / "video01_masks"
+    save_map_png(masks / "000000.png", many_HW, 40)
+    for out, settings in (("dataset", {}), ("index", {"on_the_fly": True})):
+        build(config(tmp_path, val_fraction=0.0, out=tmp_path / out, **settings))
+        wanted = TrainS2MConfig(dataset=tmp_path / out)
+        manifest = read_dataset_manifest(tmp_path / out)
+        assert count_clips(manifest, wanted, "s2m", 2) == 2
+        with pytest.raises(
+            DataError, match=r"has 2 clips .* 3 processes: use 2 or fewer .*learn from 1 of 3"
+        ):
+            count_clips(manifest, wanted, "s2m", 3)
+        assert count_clips(manifest, TrainM2VConfig(dataset=tmp_path / out), "m2v", 3) == 3
+    for second in range(18):
+        save_map_png(masks / f"{second:06d}.png", many_HW, 40)
+    for out, settings in (("dataset", {}), ("index", {"on_the_fly": True})):
+        build(config(tmp_path, val_fraction=0.0, out=tmp_path / out, resume=False, **settings))
+        with pytest.raises(
+            DataError, match="S2M cannot learn from 3 of 3 clips: they have more than 20 ids"
+        ) as no:
+            count_clips(
+                read_dataset_manifest(tmp_path / out), TrainS2MConfig(dataset=tmp_path / out), "s2m", 1
+            )
+        assert "GPU" not in str(no.value)

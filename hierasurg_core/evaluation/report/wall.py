@@ -21,7 +21,8 @@ from hierasurg_core.errors import DataError
 from hierasurg_core.evaluation.report import wording
 from hierasurg_core.evaluation.report.markup import Markup, element, joined
 from hierasurg_core.evaluation.report.schema import Metric
-from hierasurg_core.video import fit_image, iter_video, read_video, write_mp4
+from hierasurg_core.pictures import fit_image
+from hierasurg_core.video import iter_video, read_video, write_mp4
 
 _SMALL_BYTES = 200_000
 _MOST_FRAMES = 320
