@@ -40,6 +40,7 @@ from hierasurg_core.models.attention import chosen_by, kernel_in_use
 CLIP_SECONDS = {fps: frames // fps for fps, frames in CLIP_FRAMES.items()}
 STORY_STATE = "story.json"  # in a story's `NAME_parts/`
 _SCHEMA = 1
+_LONGEST_MARK = 200  # characters; a fingerprint has 64
 _LIBRARIES = ("torch", "diffusers", "numpy", "av")
 
 
@@ -293,7 +294,10 @@ def marked_fingerprints(out: Path, name: str) -> list[str | None]:
     story = out / f"{name}_parts" / STORY_STATE
     found = [fingerprint_in(file) for file in (out / f"{name}.json", story) if file.exists()]
     mark = unfinished_file(out, name)
-    return [*found, mark.read_text(encoding="ascii", errors="replace")] if mark.is_file() else found
+    if not mark.is_file():
+        return found
+    with mark.open("rb") as file:
+        return [*found, file.read(_LONGEST_MARK).decode("ascii", errors="replace")]
 
 
 def fingerprint_in(file: Path) -> str | None:
