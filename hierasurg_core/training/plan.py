@@ -326,7 +326,7 @@ def _changes(
     frame_labels = config.frame_labels if isinstance(config, TrainS2MConfig) else None
     form_of_maps = config.maps if isinstance(config, TrainS2MConfig) else None
     if form_of_maps == "ids":
-        changes |= {**ids_arguments(), "frame_labels": True}
+        changes |= {**ids_arguments(), "frame_labels": True, "photo_channels": manifest.vae.channels}
     elif form_of_maps == "colours":
         changes["maps"] = "colours"
     if frame_labels is not None:

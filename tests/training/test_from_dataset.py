@@ -64,6 +64,22 @@ def test_batches_of_either_stage(clips: ClipDataset) -> None:
         assert batch.triplet_BF[1].tolist() == clip.triplet_S.tolist()
 
 
+@pytest.mark.parametrize("stage", ["s2m", "m2v"])
+def test_maps_in_numbers(stage: str, clips: ClipDataset) -> None:
+    source = DatasetSource(clips, "s2m" if stage == "s2m" else "m2v", 3, num_numbers=6)
+    batch = drawn(source, 1)[0]
+    assert batch.numbered_BFHW is not None
+    assert batch.numbered_BFHW.shape == (3, 16, 32, 48)
+    assert (batch.latents_BFCHW is None) == (stage == "s2m")
+    clip = next(clips.get(i) for i in range(len(clips)) if clips.get(i).id == batch.ids[0])
+    assert clip.map_SHW is not None
+    numbers = batch.numbered_BFHW[0].numpy()
+    assert np.array_equal(numbers == 5, clip.map_SHW == clip.max_id), "the border has the last number"
+    assert np.array_equal(numbers == 4, clip.map_SHW == clip.max_id - 1), "the background the one before"
+    pairs = set(zip(numbers.ravel().tolist(), clip.map_SHW.ravel().tolist(), strict=True))
+    assert len(pairs) == len({number for number, _ in pairs}) == len({entity for _, entity in pairs})
+
+
 def test_video_latents_are_drawn_from_their_posterior(clips: ClipDataset) -> None:
     by_id = {clips.get(index).id: clips.get(index) for index in range(len(clips))}
     scores, kinds = [], set()
@@ -178,7 +194,7 @@ def test_training_says_why_nothing_is_left_to_learn_from(tmp_path: Path) -> None
         manifest = read_dataset_manifest(tmp_path / out)
         assert count_clips(manifest, wanted, "s2m", 2) == 2
         with pytest.raises(
-            DataError, match=r"has 2 clips .* 3 processes: use 2 or fewer .*learn from 1 of 3"
+            DataError, match=r"has 2 clips .* 3 processes: give --gpus 2 or less, .*learn from 1 of 3"
         ):
             count_clips(manifest, wanted, "s2m", 3)
         assert count_clips(manifest, TrainM2VConfig(dataset=tmp_path / out), "m2v", 3) == 3

@@ -14,6 +14,7 @@ from hierasurg_core.config.sampling import StageSampling
 from hierasurg_core.errors import DataError, HieraSurgError, UsageError, WeightsError
 from hierasurg_core.models import load_transformer
 from hierasurg_core.models.defaults import read_sampling, write_sampling
+from hierasurg_core.models.export import write_public
 from hierasurg_core.models.trained import trained_steps
 from hierasurg_core.taxonomy import PHASES, TRIPLETS
 from hierasurg_core.training.plan import plan_training
@@ -101,16 +102,74 @@ def test_unconditional_stage_trains_the_base_and_not_the_map_encoder(root: Path)
     assert not any("segmap" in name for name in optimizer)
 
 
-@pytest.mark.parametrize("stage", ["s2m", "m2v"])
-def test_previews_change_nothing(root: Path, stage: str) -> None:
+def test_s2m_on_ids_starts_from_the_blocks_of_its_base_and_trains_on(root: Path, tmp_path: Path) -> None:
+    result = train(s2m_config(root, "ids", maps="ids", previews=1))
+    assert result.trained.finished
+    out = root / "runs" / "ids"
+    rows = [line.split("\t") for line in (out / "start.tsv").read_text().splitlines()[1:]]
+    fates = {name: fate for name, shape, _, fate in rows if shape != "-"}
+    assert fates["transformer_blocks.0.attn1.to_q.weight"] == "copied"
+    assert fates["transformer_blocks.0.norm1.linear.weight"] == "widened"
+    assert {
+        name for name, fate in fates.items() if fate == "new" and name.startswith(("patch", "proj", "photo"))
+    } == {
+        *("patch_embed.proj.weight", "patch_embed.text_proj.weight", "proj_out.weight", "proj_out.bias"),
+        *("photo_embed.weight", "photo_embed.bias"),
+    }
+    model = load_transformer(out)
+    assert (model.config["maps"], model.config["out_channels"], model.config["photo_channels"]) == (
+        "ids",
+        20,
+        4,
+    )
+    assert model.config["frame_labels"] is True
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["tokens_per_s"] == pytest.approx(lines[0]["samples_per_s"] * (16 * 2 * 3 + 2))
+    # A run that starts from it stays on ids, in as many parts as one likes, to the bit.
+    whole = train(s2m_config(root, "ids-whole", base=str(out), steps=4, checkpoint_every=2))
+    train(s2m_config(root, "ids-parts", base=str(out), steps=2))
+    parts = train(s2m_config(root, "ids-parts", base=str(out), steps=4))
+    assert whole.trained.model is not None
+    assert parts.trained.model is not None
+    assert load_transformer(whole.trained.model).config["maps"] == "ids"
+    name = "diffusion_pytorch_model.safetensors"
+    assert filecmp.cmp(whole.trained.model / name, parts.trained.model / name, shallow=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"maps": "ids", "distill": "mini"}, "distill needs maps colours"),
+        ({"maps": "ids", "export": "public"}, "export public needs maps colours"),
+        ({"maps": "pictures"}, "maps"),
+    ],
+)
+def test_what_a_model_on_ids_cannot_be_is_refused(root: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        s2m_config(root, "refused", **changes)
+
+
+def test_a_model_on_ids_is_no_teacher_and_has_no_public_form(root: Path) -> None:
+    train(s2m_config(root, "ids-teacher", maps="ids", steps=1))
+    teacher = root / "runs" / "ids-teacher"
+    with pytest.raises(UsageError, match="samples in 4 to 8 steps as it is: leave out --distill"):
+        train(s2m_config(root, "ids-student", distill=str(teacher)))
+    with pytest.raises(UsageError, match="the public code takes no maps as ids"):
+        write_public(load_transformer(teacher), root / "public")
+
+
+@pytest.mark.parametrize("kind", ["s2m", "s2m-ids", "m2v"])
+def test_previews_change_nothing(root: Path, kind: str) -> None:
+    stage = kind.removesuffix("-ids")
     make = s2m_config if stage == "s2m" else m2v_config
     changes: dict[str, Any] = {"ema": 0.9} if stage == "m2v" else {}
+    changes |= {"maps": "ids"} if kind == "s2m-ids" else {}
     for every in (0, 1):
-        train(make(root, f"{stage}-previews-{every}", preview_every=every, preview_steps=2, **changes))
-    runs = [root / "runs" / f"{stage}-previews-{every}" / "transformer" for every in (0, 1)]
+        train(make(root, f"{kind}-previews-{every}", preview_every=every, preview_steps=2, **changes))
+    runs = [root / "runs" / f"{kind}-previews-{every}" / "transformer" for every in (0, 1)]
     plain, shown = (load_transformer(run).state_dict() for run in runs)
     assert all(torch.equal(plain[name], shown[name]) for name in plain)
-    folders = sorted((root / "runs" / f"{stage}-previews-1" / "previews").iterdir())
+    folders = sorted((root / "runs" / f"{kind}-previews-1" / "previews").iterdir())
     assert [folder.name for folder in folders] == ["0000001", "0000002"]
     frames, fps = read_video(next(folders[0].glob("*.mp4")))
     assert frames.shape == (16, 32, 48, 3)
