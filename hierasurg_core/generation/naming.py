@@ -24,7 +24,8 @@ CONFIG_FILE = "generate.yaml"
 SHEET_FILE = "contact_sheet.png"
 _NUMBER = re.compile(r"\.?(\d{4,})(?=[._]|$)")
 _FORMS = ("maps_dir", "frames_dir", "overlay", "side_by_side", "gif", "contact_sheet")
-_HOW = ("num", "limit", "batch", "gpus", "resume", "device", "compile", "memory", "out")
+_RANKS = ("gpus", "nodes", "node_rank", "rendezvous")
+_HOW = ("num", "limit", "batch", *_RANKS, "resume", "device", "compile", "memory", "out")
 _OF_ONE_CALL = frozenset((*_FORMS, *_HOW))  # fields that may differ between calls of one request
 
 

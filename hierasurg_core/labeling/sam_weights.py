@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from hierasurg_core.errors import UsageError, WeightsError
-from hierasurg_core.models.loading import expect_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,4 +143,6 @@ def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path:
             f"{path} does not fit SAM 2.1 {name}: {problem}; give the file of that size and version, or "
             "--sam with the size of the file"
         )
+    from hierasurg_core.models.loading import expect_finite  # loads torch, as this function's caller has
+
     expect_finite(found, path)
