@@ -30,7 +30,7 @@ ON_CPU = ("--device", "cpu", "--quiet")
 SMALL = ("--maps", "truth", "--base", "mini", "--map-size", "128x192", "--val-fraction", "0.5")
 SHARDS = ("--step", "4", "--set", "shard_mb=1")
 TRAINED = ("--preset", "mini", "--steps", "4", "--checkpoint-every", "1", "--keep", "2")
-TIMES = {"seconds", "timing", "frames_per_second", "clips_per_second", "data_wait", "mfu"}
+TIMES = re.compile(r"seconds|timing|mfu|.*_s|.*_per_second")  # keys of JSON
 LEFT_OUT = re.compile(r".*\.(html|tsv)|logs|cache")
 EARLIEST = 1.5  # seconds after the start, when a command has taken its lock
 
@@ -119,9 +119,7 @@ def content(path: Path, folder: Path) -> object:
 
 def timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            key: timeless(item) for key, item in value.items() if key not in TIMES and "second" not in key
-        }
+        return {key: timeless(item) for key, item in value.items() if not TIMES.fullmatch(key)}
     return [timeless(item) for item in value] if isinstance(value, list) else value
 
 

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from numbered_videos import even_ticks, write_video
 
@@ -103,6 +105,10 @@ def test_a_signal_ends_a_command_with_130_and_one_line(number: signal.Signals, t
         (tmp_path / "list").open("w"),  # waits until the command reads the list
     ):
         assert (tmp_path / "out" / "videos" / LOCK_FILE).exists()
+        # Python would notice a signal that comes just before a read blocks only after that read.
+        deadline = time.monotonic() + 60
+        while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < deadline
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
