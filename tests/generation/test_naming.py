@@ -139,7 +139,9 @@ def test_two_requests_share_a_folder(assets: Path, tmp_path: Path) -> None:
     assert f"{out} holds samples of other requests, which stay: this one's are 0002" in told.notes
     assert [sample.record.name for sample in result.samples] == ["0002.json"]
     assert result.contact_sheet == out / "contact_sheet_0002.png"
-    assert read_image(out / "contact_sheet_0002.png").shape[0] == 20 + 2 * 132 + 4 + 22  # a strip and its legend
+    assert (
+        read_image(out / "contact_sheet_0002.png").shape[0] == 20 + 2 * 132 + 4 + 22
+    )  # a strip and its legend
     assert {path: sha256_file(path) for path in before} == before
     again = Told()
     kept = run(assets, tmp_path, again, phase="preparation", contact_sheet=True)
