@@ -9,12 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hierasurg_core.config import EvaluateConfig
-from hierasurg_core.config.evaluate import NONE
 from hierasurg_core.config.existing import expect_folder_possible
 from hierasurg_core.datasets.manifest import MANIFEST, read_dataset_manifest
 from hierasurg_core.errors import DataError, UsageError
 from hierasurg_core.evaluation.protocol import load_protocol
-from hierasurg_core.labeling.sam_weights import MINI, PUBLISHED
 
 AUTO = "auto"
 FORMS = "samples of 'generate', a data set of 'build-dataset', mp4 files, or folders of 000000.jpg, ..."
@@ -24,13 +22,11 @@ def expect_evaluating_possible(config: EvaluateConfig) -> None:
     """Refuse a call whose sides, protocol or names do not exist.
 
     Raises:
-        UsageError: An unknown protocol or SAM 2, or a split of what is no data set.
+        UsageError: An unknown protocol, or a split of what is no data set.
         DataError: A side is missing, or is a damaged data set.
         ResourceError: The report's folder cannot be written.
     """
     load_protocol(config.protocol)
-    if config.sam not in (AUTO, NONE, MINI, *PUBLISHED) and not Path(config.sam).is_dir():
-        raise UsageError(f"unknown SAM 2 {config.sam!r}: use {', '.join((AUTO, NONE, MINI, *PUBLISHED))}")
     expect_side(config.generated, None)
     expect_side(config.real, config.split)
     expect_folder_possible(config.out)
