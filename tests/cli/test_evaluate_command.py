@@ -268,7 +268,7 @@ def test_what_cannot_be_read_is_named_and_counted(folder: Path, call: Call):
     assert code == 0
     assert f"{COUNT - 1} generated and {COUNT} real clips, 2 files not readable in" in out
     report = read_report(Path("report"))
-    assert [entry.file for entry in report.generated.unreadable] == ["0001"]
+    assert [entry.file for entry in report.generated.unreadable] == ["0001.mp4"]
     assert [entry.file for entry in report.real.unreadable] == ["9999.mp4"]
     assert (report.protocol["num_generated"], report.protocol["num_real"]) == (COUNT - 1, COUNT)
     for file in Path("real").iterdir():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cli.test_before_torch import write_inputs
 from numbered_videos import even_ticks, write_video
 
 from hierasurg_cli.app import run
@@ -35,20 +36,20 @@ def busy() -> Iterator[Path]:
     "arguments",
     [
         ["extract", "in", "busy"],
-        ["label", "busy"],
-        ["label", "videos", "--out", "busy"],
-        ["build-dataset", "videos", "busy"],
-        ["train-s2m", "--out", "busy"],
-        ["train-m2v", "--out", "busy", "--gpus", "2", "--device", "cpu"],
+        ["label", "frames", "--sam", "mini", "--out", "busy"],
+        ["build-dataset", "frames", "busy", "--base", "mini"],
+        ["train-s2m", "data", "--base", "mini", "--out", "busy"],
+        ["train-m2v", "data", "--base", "mini", "--out", "busy", "--gpus", "2", "--device", "cpu"],
         ["generate", "-o", "busy"],
         ["generate", "-o", "busy", "--gpus", "2", "--device", "cpu"],
-        ["evaluate", "-o", "busy"],
+        ["evaluate", "empty", "--real", "empty", "-o", "busy"],
         ["evaluate", "-o", "busy", "--compare", "a", "b"],
     ],
 )
 def test_a_second_process_is_refused_in_one_line(
     arguments: list[str], busy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_inputs(Path())
     assert run([*arguments, "--quiet"]) == 5
     out, err = capsys.readouterr()
     assert out == ""
@@ -64,7 +65,7 @@ def test_one_frame_folder_locks_the_folder_that_its_maps_go_to(capsys: pytest.Ca
     frames.mkdir(parents=True)
     (frames / "000000.jpg").touch()
     with locked_folder(Path("videos"), "hierasurg extract", print):
-        assert run(["label", "videos/video01"]) == 5
+        assert run(["label", "videos/video01", "--sam", "mini"]) == 5
     assert "videos is in use by process" in capsys.readouterr().err
 
 

@@ -169,6 +169,5 @@ def test_a_rate_that_no_clip_has_is_never_advised(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         ClipReader(folder, good.maps, None, ONE_FPS, flip=0, dropout=0)
     assert str(caught.value) == (
-        "video01 was extracted at 2 fps, but clips have 1 or 8: extract it again with --fps 1 (--overwrite, "
-        "if it has maps)"
+        "video01 was extracted at 2 fps, not 1: extract the videos into another folder with --fps 1"
     )

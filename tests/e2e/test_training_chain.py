@@ -56,7 +56,8 @@ def test_videos_become_maps_maps_models_and_models_a_video(tmp_path: Path, hiera
 
     words = ("--phase", "calot", "--triplet", "grasper,retract,gallbladder", "--steps", "1", "--json")
     made = json.loads(hierasurg("generate", *words))
-    assert made["model"] == "S2M of runs/s2m and M2V of runs/m2v"
+    trained_for = "1 step of training"
+    assert made["model"] == f"S2M of runs/s2m, {trained_for}, and M2V of runs/m2v, {trained_for}"
     with av.open(str(tmp_path / "samples" / "0000.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 16
 
