@@ -118,6 +118,13 @@ def built() -> None:
     assert run(shlex.split(BUILD)) == 0
 
 
+def another_dataset() -> None:
+    """A run begins with one data set, which moves to `first`; another takes its place."""
+    trained(BUILD, S2M)()
+    Path("dataset").rename("first")
+    trained(f"{BUILD} --val-fraction 0")()
+
+
 def a_frame_is_lost() -> None:
     videos_of("in/VID01.mp4")
     assert run(["extract", "in", "-q"]) == 0
@@ -242,10 +249,10 @@ CASES = [
     ),
     Case(
         *(
-            "holds no frame folders (videoNN): run 'hierasurg extract' first",
+            "holds no frame folders (video01/000000.jpg): make them with 'hierasurg extract'",
             "build-dataset --describe --set labels=null",
         ),
-        r"run 'hierasurg (extract)' first",
+        r"make them with 'hierasurg (extract)'",
         ("{0} in -q", "{line}"),
         (),
         lambda: (videos_of("in/VID01.mp4"), Path("videos").mkdir()),
@@ -421,10 +428,16 @@ CASES = [
         built,
     ),
     Case(
-        *("has 20 ids or fewer, as S2M's colours need: label again with", S2M),
-        r"label again with (--max-objects 18) or less, and build the data set again with (--no-resume)",
+        *("{} has nothing to train on: {}", S2M),
+        r"label with (--max-objects 18) or less, then build it with (--no-resume), or train",
         (f"{LABEL} {{0}} --out maps", f"{BUILD} --maps maps {{1}}", "{line}"),
         ("videos", "labels", "model", "sam"),
+        lambda: (relabelled(25), built()),
+    ),
+    Case(
+        *("{} has nothing to train on: {}", S2M),
+        *(r"or train S2M with (--maps ids)$", ("{line} {0}",)),
+        ("videos", "labels", "model"),
         lambda: (relabelled(25), built()),
     ),
     Case(
@@ -435,13 +448,11 @@ CASES = [
         built,
     ),
     Case(
-        *(
-            "cannot continue in the same order: the run began with {} clips and {} has {} now;",
-            f"{S2M} --steps 2",
-        ),
-        *(r"start anew in another folder with (--out)$", ("{line} {0} runs/other",)),
+        *("is another data set{} than {} of the run {}: {}", f"{S2M} --steps 2"),
+        r"give the data set that it was begun with, or another (--out) to start anew$",
+        (f"{S2M} --steps 2".replace("train-s2m", "train-s2m first"), "{line} {0} runs/other"),
         ("videos", "labels", "model"),
-        lambda: (built(), trained(S2M)(), trained(f"{BUILD} --no-resume --val-fraction 0")()),
+        another_dataset,
     ),
     Case(
         "--export needs both stages, and {} is no finished run: train it first, then call this again",
@@ -546,9 +557,10 @@ CASES = [
         ("samples", "real"),
     ),
     Case(
-        "run in the folder in which it was built, or give the frames themselves as --real",
+        "of whose {} the data set {} was made: run in the folder in which it was built, or {}",
         f"{EVALUATE} samples --real dataset",
-        *(r"give the frames themselves as (--real)", ("{line} {0} elsewhere --fps 1",)),
+        r"or give the frames themselves instead of the data set$",
+        (f"{EVALUATE} samples --real elsewhere --fps 1",),
         ("videos", "labels", "model", "samples"),
         moved_frames,
     ),
