@@ -25,6 +25,7 @@ from evaluation.tiny_networks import BrightBox, TinyVgg, script
 from generation.test_text_vectors import vectors_file
 from generation.tiny_assets import tiny_pipeline
 from numbered_videos import even_ticks, write_video
+from PIL import Image
 
 import hierasurg_cli
 import hierasurg_core
@@ -101,9 +102,9 @@ def trained(*lines: str) -> Callable[[], None]:
     return made
 
 
-def relabelled(ids: int) -> None:
-    """Gives each map so many ids."""
-    for path in Path("videos").glob("*_masks/*.png"):
+def relabelled(ids: int, video: str = "*") -> None:
+    """Gives each map of one or all videos so many ids."""
+    for path in Path("videos").glob(f"{video}_masks/*.png"):
         from hierasurg_core.maps import save_map_png
 
         map_HW = np.arange(32 * 48).reshape(32, 48) * (ids + 2) // (32 * 48)
@@ -150,6 +151,28 @@ def frames(folder: str, count: int) -> None:
         write_png(Path(folder) / f"{index:06d}.png", tiny_datasets.frame(1, index))
 
 
+def numbered(*numbers: int, size_hw: tuple[int, int] = (32, 48)) -> None:
+    """Writes images of these numbers into `in/VID01`."""
+    Path("in/VID01").mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        write_png(Path(f"in/VID01/{number:06d}.png"), np.full((*size_hw, 3), 90, np.uint8))
+
+
+def frames_with_maps(*, by_label: bool = True) -> None:
+    numbered(0, 1)
+    assert run(["extract", "in", "-q"]) == 0
+    Path("videos/video01_masks").mkdir()
+    Path("videos/video01_masks/000000.png").write_bytes(b"a map")
+    if by_label:
+        Path("videos/video01_masks/label.json").write_text("{}")
+
+
+def mixed_frames() -> None:
+    frames("videos/video01", 18)
+    (Path("videos/video01/000003.png")).unlink()
+    Image.fromarray(tiny_datasets.frame(1, 3)).save("videos/video01/000003.jpg")
+
+
 def a_bad_frame() -> None:
     frames("videos/video01", 16)
     Path("videos/video01/000003.png").write_bytes(b"no image")
@@ -160,6 +183,12 @@ def foreign_maps() -> None:
     Path("videos/video01_masks").mkdir()
     tiny_datasets.write_operation(Path("other"), 1, 16)
     shutil.copytree("other/videos/video01_masks", "videos/video01_masks", dirs_exist_ok=True)
+
+
+def videos_and_truth() -> None:
+    frames("videos/video01", 16)
+    tiny_datasets.write_operation(Path("other"), 1, 16)
+    shutil.copytree("other/videos/video01_masks", "truth/video01_masks")
 
 
 def moved_frames() -> None:
@@ -199,6 +228,11 @@ def maps_of_nothing() -> None:
         map_HW = np.zeros((64, 96), np.uint8)
         map_HW[:2], map_HW[20:40, second : second + 40] = 2, 1
         save_map_png(Path("maps") / f"{second:06d}.png", map_HW, 1)
+
+
+def a_story() -> None:
+    photograph()
+    Path("story.yaml").write_text("segments:\n- {phase: calot, seconds: 2, frame: photo.png, map: map.png}\n")
 
 
 def speaking_model() -> None:
@@ -296,10 +330,78 @@ CASES = [
         given=lambda: (frames("in/VID01", 4), videos_of("in/VID02.mp4")),
     ),
     Case(
-        *("too small for --crop {}x{}", "extract -q in --crop 100x100"),
+        *("too small for --crop {}", "extract -q in --crop 100x100"),
         r"is (\d+x\d+) \(rows x columns\), too small for (--crop) 100x100",
         ("extract -q in {1} {0}",),
         given=lambda: videos_of("in/VID01.mp4"),
+    ),
+    Case(
+        *("{} shows {} frames a second: --fps {} asks for more; give --fps {} or less",),
+        *("extract -q in --fps 50", r"give (--fps \S+) or less", ("extract -q in {0}",)),
+        given=lambda: videos_of("in/VID01.mp4"),
+    ),
+    Case(
+        *("lacks its first {} seconds, counted from --first-index {}: give --start {} as well",),
+        *("extract -q in --first-index 0", r"give (--start \d+) as well", ("{line} {0}",)),
+        given=lambda: numbered(30, 31),
+    ),
+    Case(
+        *("--size {} is more than {} times the {} (rows x columns) of {}: give {} or less",),
+        *("extract -q in --size 999x999", r"(--size) .*: give (\S+) or less", ("extract -q in {0} {1}",)),
+        given=lambda: numbered(0, 1),
+    ),
+    Case(
+        *("are too large: give a --size of at most {} megapixels and {} a side",),
+        *(
+            "extract -q in --size 9000x9000",
+            r"a (--size) of at most 64 meg",
+            ("extract -q in {0} 8000x8000",),
+        ),
+        given=lambda: numbered(0, size_hw=(2500, 2500)),
+    ),
+    Case(
+        *("(rows x columns), but the images before it are {}x{}: give --size", "extract -q in"),
+        *(r"give (--size)$", ("{line} {0} 32x48",)),
+        given=lambda: (numbered(0, 1), numbered(2, size_hw=(64, 96))),
+    ),
+    Case(
+        *("which never meets --first-index {}: give one that does, such as {}",),
+        *("extract -q in --first-index 3", r"(--first-index) 3: give one .* as (\d+)$", ("{line} {0} {1}",)),
+        given=lambda: numbered(0, 25, 75),
+    ),
+    Case(
+        *("ends with number {}, before --first-index {}: give a lower one", "extract -q in --first-index 9"),
+        *(r"number (\d), before (--first-index) 9: give a lower one$", ("{line} {1} {0}",)),
+        given=lambda: numbered(1, 2),
+    ),
+    Case(
+        *(
+            "would be replaced by other frames: give another OUT, or --overwrite,",
+            "extract -q in --quality 80",
+        ),
+        r"give another OUT, or (--overwrite), which deletes these",
+        ("extract -q in other --quality 80", "{line} {0}"),
+        given=frames_with_maps,
+    ),
+    Case(
+        *("would be replaced by other frames: give another OUT, or {}", "extract -q in --quality 80"),
+        r"give another OUT, or move videos/video01_masks away, whose maps label did not write$",
+        ("extract -q in other --quality 80",),
+        given=lambda: frames_with_maps(by_label=False),
+    ),
+    Case(
+        "mixes kinds of files ({}): keep one kind, or let 'hierasurg extract' make JPEGs of all",
+        *("evaluate -q --device cpu videos --real videos --sam none --set wall=1 --vae none",),
+        r"or let 'hierasurg (extract)' make JPEGs of all",
+        ("{0} -q videos again", f"{EVALUATE} again --real again"),
+        given=mixed_frames,
+    ),
+    Case(
+        *("without holes; 'hierasurg extract' renumbers them into another folder",),
+        *("evaluate -q --device cpu videos --real videos --sam none --set wall=1 --vae none",),
+        r"'hierasurg (extract)' renumbers them into another folder",
+        ("{0} -q videos again", f"{EVALUATE} again --real again"),
+        given=lambda: (frames("videos/video01", 18), Path("videos/video01/000003.png").unlink()),
     ),
     # label
     Case(
@@ -441,6 +543,13 @@ CASES = [
         lambda: (relabelled(25), built()),
     ),
     Case(
+        *("goes on as it was begun: asked for optimizer adamw8bit, the run has adamw; leave",),
+        f"{S2M} --steps 2 --memory 8bit",
+        *(r"; leave it out to go on, or give another --out to start anew$", (f"{S2M} --steps 2",)),
+        ("videos", "labels", "model"),
+        trained(BUILD, S2M),
+    ),
+    Case(
         "that {} can learn from, fewer than the {} processes: give --gpus",
         f"{S2M} --dry-run --gpus 8",
         *(r"give (--gpus \d) or less", ("{line} {0}",)),
@@ -532,6 +641,32 @@ CASES = [
         ("pipeline",),
         public_model,
     ),
+    Case(
+        *("no clip of {} in its split '{}' can be used: they have {}; give --true-maps, choose the other",),
+        f"{GENERATE} --from-dataset dataset --limit 1",
+        r"give (--true-maps), choose the other (--split), or label",
+        ("{line} {0}", "{line} {1} train"),
+        ("videos", "labels", "model", "pipeline"),
+        lambda: (relabelled(25, "video01"), built()),
+    ),
+    Case(
+        *("was made by another request, model or setting: give another --out, or --no-resume to replace it",),
+        f"{GENERATE} --requests requests.csv --seed 5",
+        r"give another (--out), or (--no-resume) to replace it",
+        ("{line} {0} other", "{line} {1}"),
+        ("pipeline",),
+        lambda: (
+            Path("requests.csv").write_text("name,phase,triplet\nmine,calot,17\n"),
+            trained(f"{GENERATE} --requests requests.csv")(),
+        ),
+    ),
+    Case(
+        *("frame and --frame {} exclude each other: give the first frame once",),
+        f"{GENERATE} --script story.yaml --frame photo.png --map map.png",
+        *(r"give the first frame once$", (f"{GENERATE} --script story.yaml",)),
+        ("pipeline",),
+        a_story,
+    ),
     # evaluate
     Case(
         *("give --fps {} to compare both at one rate", SIDES),
@@ -575,11 +710,16 @@ CASES = [
         *("holds no maps (video01_masks): make them with 'hierasurg label'", "label -q --check truth"),
         *(r"make them with 'hierasurg (label)'", (f"{{0}} {LABEL.removeprefix('label ')}", "{line}")),
         ("sam",),
-        lambda: (
-            frames("videos/video01", 16),
-            tiny_datasets.write_operation(Path("other"), 1, 16),
-            shutil.copytree("other/videos/video01_masks", "truth/video01_masks"),
+        videos_and_truth,
+    ),
+    Case(
+        *("holds no maps (video01{}): make them with 'hierasurg label'", "label -q --check truth --out gone"),
+        *(
+            r"^gone .*make them with 'hierasurg (label)'",
+            (f"{{0}} {LABEL.removeprefix('label ')} --out gone", "{line}"),
         ),
+        ("sam",),
+        videos_and_truth,
     ),
     *(
         Case(
@@ -641,6 +781,9 @@ ELSEWHERE = {
     "use --memory offload or group-offload, --dtype bf16, or --device cpu": "memory of a GPU",
     "the memory is too small": "memory of a GPU",
     "use --quantize none": "an old GPU",
+    "cannot continue in the same order: the run began with": "the Python API",
+    "which samples in 4 to 8 steps as it is: leave out --distill": "tests/training/test_run.py",
+    "goes on as it was begun: --memory {} asks for": "memory of a GPU; as 'asked for optimizer'",
     "there is no home folder": "a user without a home",
     "give --cache FOLDER for the measured clips": "test_a_cache_that_cannot_be_written",
     "neither samples nor data set say where their VAE is": "test_what_was_left_out_comes_with_its_option",
@@ -654,7 +797,6 @@ ELSEWHERE = {
     "is for a published size, but --sam is {}": "names the option that was given",
     "go on with --text-vectors {}": "tests/training/test_run.py",
     "--export public is not possible": "there is no other way",
-    "the run began with {} clips and there are {} now": "as the one of a data set; of the Python API",
     "--nodes needs --rendezvous": "waits for a second machine",
     "--rendezvous must be HOST:PORT": "waits for a second machine",
     "is not possible: this machine has {} GPU": "test_more_processes_than_gpus_run_on_the_cpu",
