@@ -86,10 +86,14 @@ class Manifest:
     object_dropout: float
     shards: tuple[ShardEntry, ...]
 
-    def folder_of(self, kind: str) -> Path:
+    def folder_of(self, kind: str, advice: str = "bring it back") -> Path:
         """Returns the folder of the frames ("videos") or maps ("maps") that the data set was made of.
 
         A relative folder is looked for beside the data set, then in the working folder.
+
+        Args:
+            kind: "videos" or "maps".
+            advice: What else helps when the folder is gone, for the message.
 
         Raises:
             DataError: It is not there, or the manifest names no path.
@@ -105,7 +109,7 @@ class Manifest:
                 return folder
         raise DataError(
             f"there is no folder {said}, of whose {kind} the data set {self.folder} was made: run in the "
-            "folder in which it was built, or bring it back"
+            f"folder in which it was built, or {advice}"
         )
 
 

@@ -42,7 +42,7 @@ def expect_no_maps_lost(folders: Iterable[tuple[Path, Callable[[Mapping[str, Any
     Raises:
         DataError: There are such; the message names what would be lost.
     """
-    lost: list[str] = []
+    lost: list[tuple[str, str]] = []  # what would be lost, and what else can be done
     for folder, stays in folders:
         masks = _masks_of(folder)
         if not folder.is_dir() or not _holds_maps(masks):
@@ -53,13 +53,15 @@ def expect_no_maps_lost(folders: Iterable[tuple[Path, Callable[[Mapping[str, Any
         except DataError:  # it costs this source alone, and the work on it says so
             continue
         if is_lost:
-            lost.append(f"{_described(folder, found)} with maps in {masks}")
+            if (masks / _LABELS).is_file():
+                instead = "--overwrite, which deletes these frames and maps"
+            else:
+                instead = f"move {masks} away, whose maps label did not write"
+            lost.append((f"{_described(folder, found)} with maps in {masks}", instead))
     if lost:
         more = f" (and {len(lost) - 1} more videos)" if len(lost) > 1 else ""
-        raise DataError(
-            f"{lost[0]}{more} would be replaced by other frames: give another OUT, or --overwrite, which "
-            "deletes these frames and maps"
-        )
+        what, instead = lost[0]
+        raise DataError(f"{what}{more} would be replaced by other frames: give another OUT, or {instead}")
 
 
 def _masks_of(folder: Path) -> Path:

@@ -10,7 +10,10 @@ from hierasurg_core.datasets.shards import Shard
 from hierasurg_core.maps import MAX_LEVELS
 
 TOO_MANY_IDS = f"more than {MAX_LEVELS} ids, which S2M's colours cannot tell apart"
-ADVICE = f"label with --max-objects {MAX_LEVELS - 2} or less, then build it with --no-resume"
+ADVICE = (
+    f"label with --max-objects {MAX_LEVELS - 2} or less, then build it with --no-resume, or train S2M with "
+    "--maps ids"
+)
 
 
 def count_unusable(shards: Iterable[Path]) -> int:

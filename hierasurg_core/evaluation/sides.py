@@ -43,6 +43,7 @@ VAL = "val"
 _VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm", ".avi"}
 _MAPS_SUFFIX = "_maps"  # of the coloured maps beside a sample
 _BESIDE = (_MAPS_SUFFIX, "_overlay", "_side_by_side")  # what else lies beside a sample
+_WITHOUT_FOLDER = "bring it back, or give the frames themselves instead of the data set"
 _LONGEST_FILE = 4096  # frames of a video file that counts as a clip
 
 
@@ -94,8 +95,8 @@ class _DatasetReader:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._form = manifest.form
-        videos = manifest.folder_of("videos")
-        self._maps = manifest.folder_of("maps")
+        videos = manifest.folder_of("videos", _WITHOUT_FOLDER)
+        self._maps = manifest.folder_of("maps", _WITHOUT_FOLDER)
         self._found = find_videos(videos)
         self._of_video: dict[str, dict[str, Recording]] = {}
 
