@@ -254,7 +254,9 @@ def train_stage(
         log_every=50,
         device=str(device),
     )
-    with _clips(part, out / "vae", piece, data_seed, device, progress) as (source, example):
+    painted = part == "s2m" and model.config["maps"] == "colours"
+    kind = "s2m-colours" if painted else part
+    with _clips(kind, out / "vae", piece, data_seed, device, progress) as (source, example):
         drawn = time.monotonic() - began
         progress.note(f"{name}: the first clips drawn and encoded in {drawn:.0f} s")
         config = dataclasses.replace(config, max_seconds=max(1.0, max_seconds - drawn))

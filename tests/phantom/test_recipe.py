@@ -4,6 +4,7 @@ import dataclasses
 import multiprocessing
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ import hierasurg_core
 from hierasurg_core.errors import UsageError
 from hierasurg_core.generation.pipelines import HieraSurgPipeline
 from hierasurg_core.maps import PanopticClip, colour_map
-from hierasurg_core.models import load_vae
+from hierasurg_core.models import S2MTransformer3DModel, load_transformer, load_vae
 from hierasurg_core.phantom import encoded
 from hierasurg_core.phantom.draw import draw_clips
-from hierasurg_core.phantom.recipe import M2V_CONFIG, S2M_CONFIG, Piece, bundle, train_stage
+from hierasurg_core.phantom.frame_vae import train_frame_vae
+from hierasurg_core.phantom.recipe import M2V_CONFIG, PATCHES_CONFIG, S2M_CONFIG, Piece, bundle, train_stage
 from hierasurg_core.phantom.vae import coloured_maps, palette_table, random_labels, train_vae
 from hierasurg_core.progress import SilentProgress
 from hierasurg_core.training.checkpoint import checkpoints, read_state
@@ -70,6 +72,38 @@ def test_both_stages_train_to_a_pipeline_that_loads(tmp_path: Path):
     weights = list((tmp_path / "mini").rglob("*.safetensors"))
     assert len(weights) == 3
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in weights)
+
+
+@pytest.mark.slow
+def test_m2v_learns_on_a_vae_that_codes_frames_alone(tmp_path: Path):
+    one: dict[str, Any] = {
+        "clips_per_step": 1,
+        "seed": 0,
+        "device": CPU,
+        "max_seconds": 1e6,
+        "progress": SilentProgress(),
+    }
+    assert train_frame_vae(tmp_path, steps=1, size_hw=(32, 48), **one)
+    assert train_stage("m2v", tmp_path, PIECE, 0, CPU, 1e6, SilentProgress())
+    model = load_transformer(tmp_path / "m2v" / "transformer")
+    assert {key: model.config[key] for key in PATCHES_CONFIG} == PATCHES_CONFIG
+
+
+@pytest.mark.slow
+def test_an_s2m_of_colours_goes_on_from_its_own_clips(tmp_path: Path):
+    shutil.copytree(MINI / "vae", tmp_path / "vae")
+    torch.manual_seed(0)
+    small: dict[str, Any] = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "num_layers": 1,
+        "time_embed_dim": 16,
+    }
+    colours = S2MTransformer3DModel(**small, condition_embed_dim=48, condense_dim=8, sample_seconds=16)
+    colours.save_pretrained(tmp_path / "start")
+    piece = dataclasses.replace(PIECE, start=str(tmp_path / "start"))
+    assert train_stage("s2m", tmp_path, piece, 0, CPU, 1e6, SilentProgress())
+    assert load_transformer(tmp_path / "s2m" / "transformer").config["maps"] == "colours"
 
 
 @pytest.mark.slow
