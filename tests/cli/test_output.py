@@ -86,6 +86,11 @@ def test_one_process_holds_the_lock_for_all_that_work_together(monkeypatch: pyte
     assert not holds_the_lock(0)
 
 
+def _heed_interrupts() -> None:
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_command_with_130_and_one_line(number: signal.Signals, tmp_path: Path) -> None:
     write_video(tmp_path / "video01.mp4", even_ticks(10, 1))
@@ -102,7 +107,9 @@ def test_a_signal_ends_a_command_with_130_and_one_line(number: signal.Signals, t
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process,
+        subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=_heed_interrupts
+        ) as process,
         (tmp_path / "list").open("w"),  # waits until the command reads the list
     ):
         assert (tmp_path / "out" / "videos" / LOCK_FILE).exists()
