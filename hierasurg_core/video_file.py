@@ -6,6 +6,7 @@ half a second before the end that its head announces.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -49,11 +50,10 @@ class VideoFile:
             self.container = av.open(str(path))
         except FFmpegError as error:
             raise DataError(unreadable(path, error)) from error
-        try:
+        with contextlib.ExitStack() as closing:
+            closing.callback(self.container.close)
             self._look()
-        except BaseException:
-            self.container.close()
-            raise
+            closing.pop_all()
 
     def _look(self) -> None:
         path, streams = self.path, self.container.streams.video

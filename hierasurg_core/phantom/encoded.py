@@ -11,7 +11,6 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -117,8 +116,8 @@ class Wanted:
     """What is drawn: parts of some clips each, every part from a seed of its own.
 
     Attributes:
-        stage: "s2m", "s2m-colours", "m2v", or "frames" for the VAE.
-        vae_folder: The VAE that encodes; of "frames" none is loaded.
+        stage: "s2m", "s2m-colours" or "m2v".
+        vae_folder: The VAE that encodes.
         seed: Of all parts.
         device: Where to draw and encode.
         courses: Share of the clips in which instruments come and go.
@@ -133,10 +132,8 @@ class Wanted:
     @torch.no_grad()
     def drawn(self, numbered: Iterable[tuple[int, int]]) -> Iterator[tuple[int, Tensors]]:
         """Draws the parts of these numbers, each of so many clips."""
-        vae: Any = None
-        if self.stage != "frames":
-            vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
-        draw = {"s2m": _s2m, "s2m-colours": _s2m_colours, "m2v": _m2v, "frames": _frames}[self.stage]
+        vae = load_vae(self.vae_folder, resolve_dtype("auto", self.device), self.device)
+        draw = {"s2m": _s2m, "s2m-colours": _s2m_colours, "m2v": _m2v}[self.stage]
         for number, size in numbered:
             yield number, draw(vae, size, self.seed * 1_000_003 + number, self.device, self.courses)
 
@@ -257,22 +254,6 @@ def encoded_videos(
         else encode_frames(flat, video.to(vae.dtype), frames_at_once=_ENCODE_FRAMES)
     )
     return {"latents_BFCHW": latents.to(torch.bfloat16), "first_frame_B1CHW": photos[:, :1], PHOTOS: photos}
-
-
-def _frames(vae: object, count: int, seed: int, device: torch.device, courses: float) -> Tensors:
-    """What the VAE learns from: frames as bytes, with the maps that say where instruments are."""
-    del vae
-    parts: list[Tensors] = []
-    for clips in _drawn(count, torch.Generator().manual_seed(seed), device, courses):
-        parts.append(
-            {
-                "frames_BFCHW": (clips.video_BFCHW * 255).round().to(torch.uint8).cpu(),
-                "numbered_BFHW": torch.from_numpy(numbered_maps(clips, None)),
-                "phase_BF": clips.phase_BF.cpu(),
-                "triplet_BF": clips.triplet_BF.cpu(),
-            }
-        )
-    return _joined(parts)
 
 
 def _drawn(
